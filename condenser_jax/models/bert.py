@@ -1,0 +1,287 @@
+"""BERT, and by configuration RoBERTa (Devlin et al. 2019; Liu et al. 2019), as pure functional Flax modules.
+
+A stack of layers runs from any layer to any other, so that early and late layers are two calls and no hidden state is kept
+that nobody reads. A layer runs on a subset of its positions as queries (`queries`), all positions serving as keys:
+whoever reads only the CLS and the masked positions of the last layer pays only for those.
+
+Parameters are one subtree per layer whether the stack is unrolled or scanned; `scan_layers` stacks them on the fly, which costs
+one copy (in the compute dtype, a copy that mixed precision makes anyway) and keeps checkpoints independent of the form.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.models.dropout import Dropout, drop_attention, drop_hidden
+from condenser_jax.types import Array
+
+SITES_PER_LAYER = 3  # attention probabilities, attention output, feed-forward output
+EMBEDDING_SITE = 0
+BACKBONE_SITE = 1
+HEAD_SITE = 1024  # layers of heads number their dropout sites from here
+NEGATIVE = -1e9  # added to scores of padding: large, but finite, so that nothing becomes NaN
+INTERMEDIATES = ("hidden_states", "queries", "keys", "values", "attention_scores")
+
+
+def gather_positions(hidden: Array, positions: Array | None) -> Array:
+    """Rows of `hidden` [B, L, D] at `positions` int32 [B, R]; all of them if None."""
+    if positions is None:
+        return hidden
+    return jax.vmap(lambda rows, index: rows.at[index].get(mode="promise_in_bounds"))(hidden, positions)
+
+
+def gelu(x: Array) -> Array:
+    """The erf form, as BERT has it (`jax.nn.gelu` approximates by default, which is off by 4e-3)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def dense(features: int, config: BackboneConfig, compute: ComputeConfig, name: str | None = None) -> nn.Dense:
+    """A dense layer with BERT's initialisation: N(0, initializer_range), bias 0."""
+    init = nn.initializers.normal(config.initializer_range)
+    return nn.Dense(features, dtype=jnp.dtype(compute.dtype), kernel_init=init, name=name)
+
+
+def layer_norm(config: BackboneConfig, compute: ComputeConfig, name: str = "layer_norm") -> nn.LayerNorm:
+    """Layer norm with statistics in at least float32."""
+    return nn.LayerNorm(
+        config.layer_norm_eps, dtype=jnp.dtype(compute.dtype), use_fast_variance=False, name=name
+    )
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and token-type embeddings, normalised, with dropout."""
+
+    config: BackboneConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Array,  # B L
+        attention_mask: Array,  # B L
+        token_type_ids: Array | None,  # B L
+        dropout: Dropout | None,
+    ) -> Array:  # B L D
+        config = self.config
+        words = self._table("word", config.padded_vocab_size)(input_ids)
+        positions = self._table("position", config.max_positions)(self._position_ids(attention_mask))
+        kinds = jnp.zeros_like(input_ids[:, :1]) if token_type_ids is None else token_type_ids
+        types = self._table("token_type", config.type_vocab_size)(kinds)
+        hidden = layer_norm(config, self.compute)(words + positions + types)
+        return drop_hidden(hidden, config.hidden_dropout, dropout, EMBEDDING_SITE)
+
+    def _table(self, name: str, rows: int) -> nn.Embed:
+        init = nn.initializers.normal(self.config.initializer_range)
+        dtype = jnp.dtype(self.compute.dtype)
+        return nn.Embed(rows, self.config.hidden_size, dtype=dtype, embedding_init=init, name=name)
+
+    def _position_ids(self, attention_mask: Array) -> Array:
+        """Rows of the position table [1 or B, L]: RoBERTa counts attended tokens after its padding id."""
+        if self.config.model_type != "roberta":
+            return jnp.arange(attention_mask.shape[1])[None]
+        return jnp.cumsum(attention_mask, axis=1) * attention_mask + self.config.pad_token_id
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention of `queries` over all positions, with output projection and residual norm."""
+
+    config: BackboneConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Array,  # B L D
+        attention_mask: Array,  # B L
+        dropout: Dropout | None,
+        site: int | Array,
+        queries: Array | None,  # B R
+    ) -> tuple[Array, dict[str, Array]]:  # B R D
+        config = self.config
+        rows = gather_positions(hidden, queries)
+        parts = {
+            "queries": self._heads("query", rows),  # B R H K
+            "keys": self._heads("key", hidden),  # B L H K
+            "values": self._heads("value", hidden),
+        }
+        context, scores = self._attend(parts, attention_mask, dropout, site, queries)
+        out = dense(config.hidden_size, config, self.compute, "output")(context)
+        out = drop_hidden(out, config.hidden_dropout, dropout, site + 1, queries)
+        return layer_norm(config, self.compute)(rows + out), parts | {"attention_scores": scores}
+
+    def _heads(self, name: str, x: Array) -> Array:
+        projected = dense(self.config.hidden_size, self.config, self.compute, name)(x)
+        return projected.reshape(*x.shape[:2], self.config.num_heads, self.config.head_width)
+
+    def _attend(
+        self,
+        parts: dict[str, Array],
+        attention_mask: Array,
+        dropout: Dropout | None,
+        site: int | Array,
+        queries: Array | None,
+    ) -> tuple[Array, Array]:
+        """Context [B, R, D] and the scores before softmax [B, H, R, L] (without the padding's bias)."""
+        wide = jnp.promote_types(jnp.float32, jnp.dtype(self.compute.dtype))
+        scores = jnp.einsum("brhk,blhk->bhrl", parts["queries"], parts["keys"]).astype(wide)
+        scores = scores * self.config.head_width**-0.5
+        bias = jnp.where(attention_mask[:, None, None, :] > 0, 0.0, NEGATIVE).astype(wide)
+        weights = jax.nn.softmax(scores + bias, axis=-1).astype(parts["values"].dtype)
+        weights = drop_attention(weights, self.config.attention_dropout, dropout, site, queries)
+        context = jnp.einsum("bhrl,blhk->brhk", weights, parts["values"])
+        return context.reshape(*context.shape[:2], self.config.hidden_size), scores
+
+
+class FeedForward(nn.Module):
+    """Dense, erf-GELU, dense, with dropout and residual norm."""
+
+    config: BackboneConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self, hidden: Array, dropout: Dropout | None, site: int | Array, positions: Array | None
+    ) -> Array:  # B R D -> B R D
+        config = self.config
+        inner = gelu(dense(config.intermediate_size, config, self.compute, "intermediate")(hidden))
+        out = dense(config.hidden_size, config, self.compute, "output")(inner)
+        out = drop_hidden(out, config.hidden_dropout, dropout, site + 2, positions)
+        return layer_norm(config, self.compute)(hidden + out)
+
+
+class Layer(nn.Module):
+    """One transformer layer, post-norm. Returns its output and its intermediates (dropped by the compiler if unread)."""
+
+    config: BackboneConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Array,  # B L D
+        attention_mask: Array,  # B L
+        dropout: Dropout | None = None,
+        site: int | Array = 0,
+        queries: Array | None = None,  # B R
+    ) -> tuple[Array, dict[str, Array]]:  # B R D
+        attention = SelfAttention(self.config, self.compute, name="attention")
+        attended, parts = attention(hidden, attention_mask, dropout, site, queries)
+        feed_forward = FeedForward(self.config, self.compute, name="feed_forward")
+        out = feed_forward(attended, dropout, site, queries)
+        return out, parts | {"hidden_states": out}
+
+
+class LayerStack(nn.Module):
+    """`num_layers` layers, run from `start` to `stop`; the last of them on `queries` alone."""
+
+    config: BackboneConfig
+    compute: ComputeConfig
+    num_layers: int
+    first_site: int
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Array,  # B L D
+        attention_mask: Array,  # B L
+        dropout: Dropout | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        queries: Array | None = None,  # B R, positions that the last layer computes; None means all
+        collect: tuple[str, ...] = (),  # static: which of INTERMEDIATES to return
+    ) -> tuple[Array, dict[str, tuple[Array, ...]]]:
+        """Returns hidden states [B, R, D] and, per collected name, one array per layer run."""
+        params = [self.param(f"layer_{i}", self._init_layer) for i in range(self.num_layers)]
+        stop = self.num_layers if stop is None else stop
+        run = self._layer_function(attention_mask, dropout, collect)
+        full = stop if queries is None else stop - 1  # layers before the last see every position
+        kept: list[dict[str, Array]] = []
+        if self.compute.scan_layers and full - start > 1:
+            hidden, kept = self._scan(run, hidden, params, start, full)
+            start = full
+        for i in range(start, stop):
+            hidden, parts = run(params[i], hidden, self._site(i), queries if i >= full else None)
+            kept.append(parts)
+        return hidden, {name: tuple(parts[name] for parts in kept) for name in collect}
+
+    def _site(self, layer: int | Array) -> int | Array:
+        return self.first_site + SITES_PER_LAYER * layer
+
+    def _init_layer(self, key: Array) -> Any:
+        hidden = jnp.zeros((1, 1, self.config.hidden_size))
+        return Layer(self.config, self.compute, parent=None).init(key, hidden, jnp.ones((1, 1)))["params"]
+
+    def _layer_function(
+        self, attention_mask: Array, dropout: Dropout | None, collect: tuple[str, ...]
+    ) -> Callable:
+        layer = Layer(self.config, self.compute, parent=None)
+
+        def run(params, hidden, site, queries=None):
+            out, parts = layer.apply(
+                {"params": params}, hidden, attention_mask, dropout, site, queries
+            )
+            return out, {name: parts[name] for name in collect}
+
+        return jax.checkpoint(run) if self.compute.remat else run
+
+    def _scan(self, run: Callable, hidden: Array, params: list, start: int, stop: int) -> tuple:
+        """Runs layers start..stop-1 as one compiled body; their kernels are stacked in the compute dtype."""
+        dtype = jnp.dtype(self.compute.dtype)
+
+        def stack(*leaves: Array) -> Array:
+            return jnp.stack([x.astype(dtype) if x.ndim > 1 else x for x in leaves])
+
+        stacked = jax.tree.map(stack, *params[start:stop])
+        sites = self._site(jnp.arange(start, stop))
+        hidden, ys = jax.lax.scan(lambda h, layer: run(layer[0], h, layer[1]), hidden, (stacked, sites))
+        return hidden, [jax.tree.map(lambda y, i=i: y[i], ys) for i in range(stop - start)]
+
+
+class Backbone(nn.Module):
+    """The encoder that is exported: embeddings and layers."""
+
+    config: BackboneConfig
+    compute: ComputeConfig
+
+    def setup(self) -> None:
+        self.embeddings = Embeddings(self.config, self.compute)
+        self.layers = LayerStack(self.config, self.compute, self.config.num_layers, BACKBONE_SITE)
+
+    def embed(
+        self,
+        input_ids: Array,  # B L
+        attention_mask: Array,  # B L
+        token_type_ids: Array | None = None,  # B L
+        dropout: Dropout | None = None,
+    ) -> Array:
+        """Hidden state 0 [B, L, D]."""
+        return self.embeddings(input_ids, attention_mask, token_type_ids, dropout)
+
+    def run_layers(self, hidden: Array, attention_mask: Array, **options: Any) -> tuple[Array, dict]:
+        """Layers start..stop-1 of the backbone on `hidden`; options as `LayerStack.__call__`."""
+        return self.layers(hidden, attention_mask, **options)
+
+    def __call__(
+        self,
+        input_ids: Array,  # B L
+        attention_mask: Array,  # B L
+        token_type_ids: Array | None = None,  # B L
+        dropout: Dropout | None = None,
+        queries: Array | None = None,  # B R
+        collect: tuple[str, ...] = (),
+    ) -> tuple[Array, dict[str, tuple[Array, ...]]]:
+        """Last hidden states [B, R, D] at `queries` (all positions if None), and what `collect` names.
+
+        `collect=("hidden_states",)` returns the N + 1 states that Hugging Face returns, the embedding output first.
+        """
+        hidden = self.embed(input_ids, attention_mask, token_type_ids, dropout)
+        out, kept = self.run_layers(
+            hidden, attention_mask, dropout=dropout, queries=queries, collect=collect
+        )
+        if "hidden_states" in kept:
+            kept = kept | {"hidden_states": (hidden, *kept["hidden_states"])}
+        return out, kept

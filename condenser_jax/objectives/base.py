@@ -1,0 +1,102 @@
+"""What a training method is: groups of parameters, phases, and pure loss functions. The loop knows nothing else."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from condenser_jax.errors import UserError
+from condenser_jax.models.dropout import Dropout
+from condenser_jax.types import Array, Batch, Counts, Frozen, Mean, Params, Scalar
+
+PhaseName = str
+
+
+class Loss(NamedTuple):
+    """What one phase minimises on this batch (or on this part of it), and its metrics."""
+
+    value: Scalar
+    metrics: dict[str, Mean]
+
+
+Losses = Callable[[Params, Frozen, Batch, Counts, Dropout | None], dict[PhaseName, Loss]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A loss and the parameter groups that it may move."""
+
+    name: PhaseName  # metric prefix, own counter of updates
+    trains: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Which phases are active at which step: first the prelude, once; then the cycle, for ever."""
+
+    cycle: tuple[tuple[PhaseName, ...], ...]
+    prelude: tuple[tuple[tuple[PhaseName, ...], int], ...] = ()  # (phases, number of steps)
+
+    def active(self, step: int) -> tuple[PhaseName, ...]:
+        """The phases of step `step`, counted from 0."""
+        for phases, steps in self.prelude:
+            if step < steps:
+                return phases
+            step -= steps
+        return self.cycle[step % len(self.cycle)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A method as data. `losses` are weighted sums over `counts`, so that parts of a batch add up."""
+
+    init: Callable[[Array, Params], Params]  # (key, groups that were loaded) -> all groups
+    counts: Callable[[Batch], Counts]  # denominators of the uncut global batch
+    losses: Losses
+    phases: tuple[Phase, ...]
+    schedule: Schedule
+    exports: tuple[str, ...]  # groups that become the Hugging Face checkpoint
+    predict: Mapping[str, Callable]  # what evaluators may call: (params, frozen, batch) -> arrays
+    accumulates: bool = True  # False where the loss contrasts within the batch
+
+    def phase(self, name: PhaseName) -> Phase:
+        """The phase of that name."""
+        return next(phase for phase in self.phases if phase.name == name)
+
+    def groups_of(self, active: tuple[PhaseName, ...]) -> tuple[str, ...]:
+        """The groups that the active phases train, sorted."""
+        return tuple(sorted({group for name in active for group in self.phase(name).trains}))
+
+    def players(self, groups: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        """The groups, put together where the same phases train them: each player is clipped by itself."""
+        by_phases: dict[tuple[str, ...], list[str]] = {}
+        for group in groups:
+            trainers = tuple(phase.name for phase in self.phases if group in phase.trains)
+            by_phases.setdefault(trainers, []).append(group)
+        return tuple(tuple(player) for player in by_phases.values())
+
+
+def updates_of(objective: Objective, steps: int) -> dict[str, int]:
+    """Updates that each group receives in `steps` steps: the horizon of its learning-rate schedule."""
+    schedule = objective.schedule
+    counts: dict[str, int] = {group: 0 for phase in objective.phases for group in phase.trains}
+
+    def add(active: tuple[PhaseName, ...], times: int) -> None:
+        for group in objective.groups_of(active):
+            counts[group] += times
+
+    left = steps
+    for active, length in schedule.prelude:
+        add(active, min(left, length))
+        left -= min(left, length)
+    for place, active in enumerate(schedule.cycle):
+        add(active, left // len(schedule.cycle) + (place < left % len(schedule.cycle)))
+    return counts
+
+
+def check_accumulation(objective: Objective, accumulate: int) -> None:
+    """Refuses gradient accumulation where a loss contrasts within its batch."""
+    if accumulate > 1 and not objective.accumulates:
+        raise UserError(
+            f"training.accumulate is {accumulate}, but this objective contrasts within the batch and parts of a "
+            "batch would have fewer negatives; use gradient caching (objective.chunk_size) and accumulate 1."
+        )

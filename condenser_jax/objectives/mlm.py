@@ -1,0 +1,52 @@
+"""Masked language modelling alone (Devlin et al. 2019, without next-sentence prediction): the baseline."""
+
+import dataclasses
+
+from condenser_jax.losses.cross_entropy import tied_cross_entropy
+from condenser_jax.losses.masked_lm import masked_lm
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.objectives.base import Loss, Objective, Phase, Schedule
+from condenser_jax.objectives.language_model import LanguageModel, count_masked, slots_of
+
+
+@dataclasses.dataclass(frozen=True)
+class MlmConfig:
+    """Masked language modelling has no choices of its own."""
+
+    name: str = "mlm"
+
+
+def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) -> Objective:
+    """The objective `mlm`: one phase, mean cross entropy of the masked tokens of the global batch."""
+    del options
+    model = LanguageModel(backbone, compute)
+
+    def vocabulary_terms(params, batch, slots, dropout):
+        hidden = model.embed(params, batch, dropout)
+        states = model.run_layers(
+            params, hidden, batch, dropout=dropout, queries=slots.positions
+        )
+        return model.vocabulary_terms(params, states)
+
+    def losses(params, frozen, batch, counts, dropout):
+        del frozen
+        slots = slots_of(batch, compute.lean)
+        terms = vocabulary_terms(params, batch, slots, dropout)
+        value, metrics = masked_lm(*terms, slots.ids, slots.weights, counts["masked"])
+        return {"train": Loss(value, metrics)}
+
+    def predict_masked_lm(params, frozen, batch):
+        """Per masked slot [B, M]: negative log likelihood (nats) and correctness, of the backbone."""
+        del frozen
+        slots = slots_of(batch, lean=True)
+        return {"late": tied_cross_entropy(*vocabulary_terms(params, batch, slots, None), slots.ids)}
+
+    return Objective(
+        init=model.init,
+        counts=count_masked,
+        losses=losses,
+        phases=(Phase("train", model.groups),),
+        schedule=Schedule(cycle=(("train",),)),
+        exports=model.groups,
+        predict={"embed": model.embed_text, "masked_lm": predict_masked_lm},
+    )

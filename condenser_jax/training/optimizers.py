@@ -1,0 +1,86 @@
+"""AdamW with weight decay by role, warm-up and decay of the learning rate, clipping by player."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from condenser_jax.errors import UserError, choose
+from condenser_jax.objectives.base import Objective, updates_of
+from condenser_jax.types import Array, Tree
+
+DECAYED = ("kernel", "embedding")  # the roles that weight decay shrinks; biases and layer norms are spared
+DECAYS = ("linear", "cosine", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter 2019) as BERT uses it."""
+
+    learning_rate: float = 1e-4
+    warmup: float = 0.1  # share of a group's updates in which the rate rises from 0
+    decay: str = "linear"  # of the rate after warm-up: "linear" or "cosine" to 0, or "constant"
+    weight_decay: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float | None = 1.0  # largest gradient norm of a player; None: no clipping
+
+
+def learning_rate_schedule(config: OptimizerConfig, updates: int) -> optax.Schedule:
+    """Rate of update 0, 1, ...: warm-up to `learning_rate`, then decay to 0 at `updates`."""
+    choose("optimizer.decay", config.decay, DECAYS)
+    if not 0.0 <= config.warmup <= 1.0:
+        raise UserError(f"optimizer.warmup is {config.warmup}; expected a share of the steps, 0 to 1.")
+    warmup = round(config.warmup * updates)
+    rest = max(updates - warmup, 1)
+    decayed = {
+        "linear": lambda: optax.linear_schedule(config.learning_rate, 0.0, rest),
+        "cosine": lambda: optax.cosine_decay_schedule(config.learning_rate, rest),
+        "constant": lambda: optax.constant_schedule(config.learning_rate),
+    }[config.decay]()
+    if warmup == 0:
+        return decayed
+    rising = optax.linear_schedule(0.0, config.learning_rate, warmup)
+    # update t uses rate t + 1 of the warm-up: no update is wasted at rate 0
+    return optax.join_schedules([lambda t: rising(t + 1), decayed], [warmup])
+
+
+def decay_mask(params: Tree) -> Tree:
+    """True where weight decay applies: by the role that the parameter's name states, never by its rank."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED, params)
+
+
+def build_optimizers(
+    config: OptimizerConfig, objective: Objective, steps: int
+) -> dict[str, optax.GradientTransformation]:
+    """One AdamW per trained group, its schedule counted in the group's own updates."""
+    return {
+        group: optax.adamw(
+            learning_rate_schedule(config, updates),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=decay_mask,
+        )
+        for group, updates in updates_of(objective, steps).items()
+    }
+
+
+def clip_by_player(
+    grads: Mapping[str, Tree], players: tuple[tuple[str, ...], ...], clip_norm: float | None
+) -> tuple[dict[str, Tree], Array]:
+    """Scales each player's gradients down to `clip_norm`; also returns the norm of all gradients before."""
+    squares = {group: optax.tree.norm(tree, squared=True) for group, tree in grads.items()}
+    clipped: dict[str, Tree] = {}
+    for player in players:
+        norm = jnp.sqrt(sum(squares[group] for group in player))
+        limit = math.inf if clip_norm is None else clip_norm
+        scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
+        for group in player:
+            clipped[group] = jax.tree.map(lambda g, scale=scale: g * scale, grads[group])
+    return clipped, jnp.sqrt(sum(squares.values()))

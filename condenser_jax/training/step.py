@@ -1,0 +1,99 @@
+"""One training step: the only code that takes gradients.
+
+A step is compiled once per distinct set of active phases. It sums the active losses, differentiates by the groups that they
+train, clips per player, and updates each group once. Gradient accumulation is a scan over micro-batches whose losses are
+weighted sums over the counts of the uncut batch, so the sum of their gradients is the gradient.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from condenser_jax.models.dropout import dropout_of_step
+from condenser_jax.objectives.base import Objective
+from condenser_jax.training.optimizers import clip_by_player
+from condenser_jax.training.state import TrainState
+from condenser_jax.types import Array, Batch, Counts, Frozen, Mean, Params
+
+Metrics = dict[str, Mean]
+Step = Callable[[TrainState, Frozen, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(
+    objective: Objective,
+    optimizers: dict[str, optax.GradientTransformation],
+    active: tuple[str, ...],
+    *,
+    seed: int,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+) -> Step:
+    """The step function (to be compiled) of the given active phases.
+
+    Returns:
+      (state, frozen, batch) -> (state, metrics "phase/name"). Once a loss or a gradient norm is not finite, `finite` turns False
+      and no update is applied any more.
+    """
+    groups = objective.groups_of(active)
+
+    def gradients(params: Params, frozen: Frozen, batch: Batch, counts: Counts, step: Array):
+        def total(trained: Params):
+            dropout = dropout_of_step(seed, step, batch["row"])
+            losses = objective.losses({**params, **trained}, frozen, batch, counts, dropout)
+            metrics = {
+                f"{name}/{key}": mean
+                for name in active
+                for key, mean in losses[name].metrics.items()
+            }
+            return sum(losses[name].value for name in active), metrics
+
+        trained = {group: params[group] for group in groups}
+        (value, metrics), grads = jax.value_and_grad(total, has_aux=True)(trained)
+        return value, metrics, grads
+
+    def step(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[TrainState, Metrics]:
+        rows = next(iter(batch.values())).shape[0]
+        batch = {**batch, "row": jnp.arange(rows, dtype=jnp.int32)}
+        counts = objective.counts(batch)
+        run = lambda part: gradients(state.params, frozen, part, counts, state.step)  # noqa: E731
+        value, metrics, grads = run(batch) if accumulate == 1 else _sum_parts(run, batch, accumulate)
+        grads, norm = clip_by_player(grads, objective.players(groups), clip_norm)
+        finite = state.finite & jnp.isfinite(value) & jnp.isfinite(norm)
+        new = _update(state, grads, optimizers, active, finite)
+        metrics[f"{'+'.join(active)}/gradient_norm"] = Mean(norm, jnp.ones_like(norm))
+        return new, metrics
+
+    return step
+
+
+def _sum_parts(run: Callable, batch: Batch, parts: int):
+    """Sums value, metrics and gradients over micro-batches; each takes rows of every device."""
+
+    def split(x: Array) -> Array:  # part i holds the rows i, i + parts, ...: no row changes its device
+        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    micro = jax.tree.map(split, batch)
+    shapes = jax.eval_shape(run, jax.tree.map(lambda x: x[0], micro))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    add = lambda total, part: (jax.tree.map(jnp.add, total, run(part)), None)  # noqa: E731
+    return jax.lax.scan(add, zeros, micro)[0]
+
+
+def _update(state, grads, optimizers, active, finite) -> TrainState:
+    """The next state. Groups without gradients keep parameters and moments; so does everything if not finite."""
+
+    def keep(new, old):
+        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+    params, opt_state, updates = dict(state.params), dict(state.opt_state), dict(state.updates)
+    for group, gradient in grads.items():
+        change, moments = optimizers[group].update(gradient, state.opt_state[group], params[group])
+        params[group] = keep(optax.apply_updates(params[group], change), params[group])
+        opt_state[group] = keep(moments, state.opt_state[group])
+    for name in (*active, *grads):
+        updates[name] = updates[name] + finite
+    return state.replace(
+        step=state.step + 1, params=params, opt_state=opt_state, updates=updates, finite=finite
+    )
