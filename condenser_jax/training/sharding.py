@@ -64,7 +64,7 @@ def make_mesh(
 
 
 def _names(path: jax.tree_util.KeyPath) -> str:
-    """The dictionary keys of a path: a parameter's name without the optimizer's tuples and fields."""
+    """The dictionary keys of a path: a parameter's name, without the optimizer's own levels."""
     return "/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
 
 
@@ -105,7 +105,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises UserError unless `accumulate` equal micro-batches of the batch divide over the mesh."""
+    """Raises UserError unless each of `accumulate` micro-batches divides over the mesh."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     multiple = shards * accumulate
     if batch_size > 0 and batch_size % multiple == 0:
