@@ -1,0 +1,193 @@
+"""Loads a checkpoint from a directory or the Hugging Face hub into {group: tree of numpy arrays}.
+
+Read are `config.json`, the weights (safetensors or torch's zip format, one file or shards) and, for
+a Condenser, its head from our `condenser_head.safetensors` or the reference code's `model.pt`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from condenser_jax.errors import UserError
+from condenser_jax.hf import names
+from condenser_jax.hf.torch_files import read_torch_file
+from condenser_jax.models.config import BackboneConfig
+
+HEAD_FILE = "condenser_head.safetensors"
+REFERENCE_HEAD_FILE = "model.pt"
+WEIGHT_FILES = (  # the first that exists is read
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+_HUB_FILES = (
+    "config.json",
+    "encoder_card.json",
+    HEAD_FILE,
+    REFERENCE_HEAD_FILE,
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    *TOKENIZER_FILES,
+)
+_HUB_BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What was found: architecture, {group: tree of float32}, tokenizer and where all came from."""
+
+    config: BackboneConfig
+    params: dict[str, Any]
+    tokenizer_path: Path | None
+    notes: list[str]
+
+
+def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GROUPS) -> Checkpoint:
+    """Loads the groups that the checkpoint has; one that it has not is absent and noted.
+
+    Raises UserError if the checkpoint is not found or not readable, is no BERT or RoBERTa, or has a
+    parameter that is missing, left over or of another shape.
+    """
+    directory, wanted = find_directory(path_or_hub_id), set(groups)
+    config = names.config_from_hf(_read_json(directory / "config.json"))
+    path = _weights_file(directory)
+    tensors = _read_tensors(path)
+    if "mlm_head" not in wanted:
+        tensors = {k: v for k, v in tensors.items() if not names.has_group([k], "mlm_head")}
+    tensors, notes = names.canonical(tensors, config)
+    sources = {group: path for group in ("backbone", "mlm_head") if group in wanted}
+    head_path = _head_file(directory)
+    if head_path and "condenser_head" in wanted:
+        head, head_notes = _read_head(head_path)
+        tensors, notes = tensors | head, notes + head_notes
+        sources["condenser_head"] = head_path
+    present = [group for group in names.GROUPS if group in sources]
+    present = [g for g in present if g == "backbone" or names.has_group(tensors, g)]
+    params = names.from_hf(tensors, config, present)
+    notes += [f"{group}: from {sources[group]}" for group in present]
+    notes += [
+        f"{group}: not in {directory}" for group in names.GROUPS if group in wanted - {*params}
+    ]
+    return Checkpoint(config, params, _tokenizer_path(directory), notes)
+
+
+def find_directory(path_or_hub_id: str | Path) -> Path:
+    """Returns the directory itself, or the hub's snapshot (from the local cache when offline).
+
+    Raises UserError if it is neither.
+    """
+    path = Path(path_or_hub_id).expanduser()
+    if path.is_dir():
+        return path
+    import huggingface_hub
+
+    hub_id = str(path_or_hub_id)
+    try:
+        found = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(_HUB_FILES)))
+        if not any((found / name).exists() for name in WEIGHT_FILES):
+            # Only now, because a repository with both would be twice the download.
+            huggingface_hub.snapshot_download(hub_id, allow_patterns=list(_HUB_BIN_FILES))
+    except Exception as e:  # a dozen kinds: offline, unknown, private, malformed
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0][:120]
+        raise UserError(
+            f"{hub_id!r} is neither a directory here nor a hub id that can be reached ({reason}); "
+            "give the path of a directory with config.json and weights, or download it first"
+        ) from e
+    return found
+
+
+def check_vocabulary(config: BackboneConfig, tokenizer: Any) -> None:
+    """Raises UserError if the tokenizer has ids for which the word table has no row."""
+    last = max(tokenizer.get_vocab().values())
+    if last >= config.vocab_size:
+        raise UserError(
+            f"the tokenizer has ids up to {last}, but the weights have a vocabulary of "
+            f"{config.vocab_size}; use the tokenizer that belongs to the weights"
+        )
+
+
+def _weights_file(directory: Path) -> Path:
+    for name in WEIGHT_FILES:
+        if (directory / name).exists():
+            return directory / name
+    raise UserError(
+        f"{directory} holds no weights (looked for {', '.join(WEIGHT_FILES)}); "
+        "other formats are not read: save the model again as safetensors"
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Reads one file of weights, or all shards that an index names."""
+    if not path.exists():
+        raise UserError(f"{path} is named by an index but is not there; copy the checkpoint again")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix != ".json":
+        return read_torch_file(path)
+    tensors: dict[str, np.ndarray] = {}
+    for shard in sorted(set(_read_json(path).get("weight_map", {}).values())):
+        tensors |= _read_tensors(path.parent / Path(shard).name)
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError) as e:
+        raise UserError(f"{path} is broken or not complete ({e}); copy or download it again") from e
+
+
+def _head_file(directory: Path) -> Path | None:
+    """Ours, if there is one, else the reference's."""
+    candidates = (directory / name for name in (HEAD_FILE, REFERENCE_HEAD_FILE))
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _read_head(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors `c_head.*`; the reference keeps other things beside them, which are noted."""
+    tensors = _read_tensors(path)
+    head = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if names.has_group([name], "condenser_head")
+    }
+    others = sorted(set(tensors) - set(head))
+    return head, [f"ignored in {path}: {', '.join(others)}"] if others else []
+
+
+def _tokenizer_path(directory: Path) -> Path | None:
+    markers = ("tokenizer.json", "vocab.txt", "vocab.json")
+    return directory if any((directory / name).exists() for name in markers) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing; give a directory with config.json and weights, "
+            "as save_pretrained writes it"
+        ) from None
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} is not readable JSON ({e}); copy or download it again") from e
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise UserError(f"{path} holds a {kind}, not a JSON object; copy or download it again")
+    return content

@@ -1,0 +1,100 @@
+"""The README.md of an exported directory: what was trained on what, with which numbers.
+
+Numbers come in as flat mappings and go out as tables, so that a new figure needs no change here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from condenser_jax.hf.card import CARD_FILE, EncoderCard
+from condenser_jax.models.config import BackboneConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known about a run. Each mapping becomes a table, in its order."""
+
+    objective: str  # "condenser"
+    initial_weights: str = "random"  # or where they came from
+    licence: str = ""  # SPDX name; it depends on corpus and initial weights: only the user knows it
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # source, counts
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # steps, batch, rate
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # held-out metrics
+    versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # packages
+
+
+def model_card(name: str, config: BackboneConfig, card: EncoderCard, facts: Facts) -> str:
+    """Returns the Markdown text of the model card."""
+    sections = [
+        _front_matter(card, facts),
+        f"# {name}",
+        f"A {config.model_type} encoder ({config.num_layers} layers x {config.hidden_size}, "
+        f"vocabulary {config.vocab_size}) pre-trained with the objective `{facts.objective}` by "
+        f"condenser_jax. Initial weights: {facts.initial_weights}.",
+        "## Use",
+        _use(card),
+        _masked_lm(card),
+        _table("Data", facts.data),
+        _table("Training", facts.training),
+        _table("Evaluation", facts.evaluation),
+        _table("Versions", facts.versions),
+        "## Licence",
+        facts.licence or "Not stated. It depends on the corpus and on the initial weights.",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(card: EncoderCard, facts: Facts) -> str:
+    lines = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity"]
+    lines += ["tags:", "- condenser_jax", f"- {facts.objective}"]
+    lines += [f"license: {facts.licence.lower()}"] if facts.licence else []
+    return "\n".join([*lines, "---"])
+
+
+def _use(card: EncoderCard) -> str:
+    pooling = {
+        "cls": "the last hidden state of the first token (CLS)",
+        "mean": "the mean of the last hidden states over the attended tokens",
+    }[card.pooling]
+    length = "scaled to unit length" if card.normalize else "not normalised"
+    prefixes = [
+        f"{kind} are prefixed with `{prefix}`."
+        for kind, prefix in (("Queries", card.query_prefix), ("Passages", card.passage_prefix))
+        if prefix
+    ]
+    return "\n\n".join(
+        [
+            f"The vector of a text is {pooling}, {length}; vectors are compared by dot product. "
+            f"Queries are cut to {card.query_max_length} tokens, passages to "
+            f"{card.passage_max_length}. {' '.join(prefixes)}".strip(),
+            "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+            'vectors = SentenceTransformer("this directory").encode(["a text"])\n```',
+            "No pooler is used and none is stored: `AutoModel` reports `pooler.dense` as missing "
+            "and fills it at random unless it is given `add_pooling_layer=False`. Either way the "
+            f"hidden states are the same. `{CARD_FILE}` says all this to programs.",
+        ]
+    )
+
+
+def _masked_lm(card: EncoderCard) -> str:
+    if card.has_trained_mlm_head:
+        return "`AutoModelForMaskedLM` loads the masked language model that was trained with it."
+    return (
+        "**The masked language model of this directory predicts nonsense.** Late MLM was off: the "
+        "MLM head was trained on the states of the condenser head, never on those of this encoder. "
+        "Use the vectors, not `AutoModelForMaskedLM`."
+    )
+
+
+def _table(title: str, rows: Mapping[str, Any]) -> str:
+    if not rows:
+        return ""
+    lines = [f"| {key} | {_show(value)} |" for key, value in rows.items()]
+    return "\n".join([f"## {title}", "", "| | |", "|---|---|", *lines])
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value).replace("|", "\\|").replace("\n", " ")
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"

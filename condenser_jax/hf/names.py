@@ -1,0 +1,334 @@
+"""The one table of parameter names: our path <-> Hugging Face name, and both configurations.
+
+`entries` lists every parameter of a group with its path in our tree (docs/design.md, section 4),
+its name in a Hugging Face file and its shape there; everything else here is a loop over that list.
+Works on plain numpy arrays and imports no model code.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from condenser_jax.errors import UserError, choose
+from condenser_jax.models.config import BackboneConfig
+
+GROUPS = ("backbone", "mlm_head", "condenser_head")
+
+# Modules of one layer: our path, their name, their kind.
+_LAYER = (
+    ("attention/query", "attention.self.query", "square"),
+    ("attention/key", "attention.self.key", "square"),
+    ("attention/value", "attention.self.value", "square"),
+    ("attention/output", "attention.output.dense", "square"),
+    ("attention/layer_norm", "attention.output.LayerNorm", "norm"),
+    ("feed_forward/intermediate", "intermediate.dense", "widen"),
+    ("feed_forward/output", "output.dense", "narrow"),
+    ("feed_forward/layer_norm", "output.LayerNorm", "norm"),
+)
+_EMBEDDINGS = (
+    ("embeddings/word", "embeddings.word_embeddings", "words"),
+    ("embeddings/position", "embeddings.position_embeddings", "positions"),
+    ("embeddings/token_type", "embeddings.token_type_embeddings", "token_types"),
+    ("embeddings/layer_norm", "embeddings.LayerNorm", "norm"),
+)
+_MLM_HEAD = {
+    "bert": (
+        ("transform", "cls.predictions.transform.dense", "square"),
+        ("layer_norm", "cls.predictions.transform.LayerNorm", "norm"),
+        ("", "cls.predictions", "vocabulary_bias"),
+    ),
+    "roberta": (
+        ("transform", "lm_head.dense", "square"),
+        ("layer_norm", "lm_head.layer_norm", "norm"),
+        ("", "lm_head", "vocabulary_bias"),
+    ),
+}
+_PREFIXES = {
+    "backbone": ("bert.", "roberta."),
+    "mlm_head": ("cls.predictions.", "lm_head."),
+    "condenser_head": ("c_head.",),
+}
+_ARCHITECTURES = {
+    "bert": ("BertModel", "BertForMaskedLM"),
+    "roberta": ("RobertaModel", "RobertaForMaskedLM"),
+}
+# What one module holds: our leaf, their leaf, shape there (letters of docs/design.md).
+_KINDS = {
+    "square": (("kernel", "weight", "DD"), ("bias", "bias", "D")),
+    "widen": (("kernel", "weight", "FD"), ("bias", "bias", "F")),
+    "narrow": (("kernel", "weight", "DF"), ("bias", "bias", "D")),
+    "norm": (("scale", "weight", "D"), ("bias", "bias", "D")),
+    "words": (("embedding", "weight", "VD"),),
+    "positions": (("embedding", "weight", "PD"),),
+    "token_types": (("embedding", "weight", "TD"),),
+    "vocabulary_bias": (("bias", "bias", "V"),),
+}
+# Our field, their field, the value that an absent field means (None: it must be there).
+_FIELDS: tuple[tuple[str, str, Any], ...] = (
+    ("vocab_size", "vocab_size", None),
+    ("hidden_size", "hidden_size", None),
+    ("num_layers", "num_hidden_layers", None),
+    ("num_heads", "num_attention_heads", None),
+    ("intermediate_size", "intermediate_size", None),
+    ("max_positions", "max_position_embeddings", 512),
+    ("type_vocab_size", "type_vocab_size", 2),
+    ("layer_norm_eps", "layer_norm_eps", 1e-12),
+    ("hidden_dropout", "hidden_dropout_prob", 0.1),
+    ("attention_dropout", "attention_probs_dropout_prob", 0.1),
+    ("initializer_range", "initializer_range", 0.02),
+)
+_REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu",),  # by erf; "gelu_new" and its like are other functions
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+}
+_IGNORED = re.compile(
+    r"(^|\.)(pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids)"
+    r"|cls\.seq_relationship\.(weight|bias))$"
+)
+
+
+class Entry(NamedTuple):
+    """One parameter: its path in the tree of its group, its Hugging Face name, its shape there."""
+
+    path: str
+    name: str
+    shape: tuple[int, ...]
+    is_transposed: bool  # torch keeps a kernel as [out, in]
+    is_padded: bool  # our leading axis is the padded vocabulary
+
+
+def entries(config: BackboneConfig, group: str, num_layers: int | None = None) -> list[Entry]:
+    """Every parameter of `group`; `num_layers` is needed for the condenser head alone."""
+    choose("parameter group", group, GROUPS)
+    if group == "mlm_head":
+        return list(_expand(config, _MLM_HEAD[config.model_type]))
+    if group == "condenser_head":
+        return list(_layers(config, "layer_{}/", "c_head.{}.", num_layers or 0))
+    prefix = f"{config.model_type}."
+    layers = _layers(config, "layers/layer_{}/", prefix + "encoder.layer.{}.", config.num_layers)
+    return [*_expand(config, _EMBEDDINGS, "", prefix), *layers]
+
+
+def to_hf(
+    params: Mapping[str, Any], config: BackboneConfig, groups: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Renames the groups for Hugging Face: {name: contiguous float32 array}, padded rows cut off.
+
+    Raises UserError if a parameter is missing, left over or of another shape.
+    """
+    tensors = {}
+    for group in groups:
+        leaves = dict(flatten(params[group]))
+        table = entries(config, group, len(params[group]))
+        _check_names(
+            {f"{group}/{path}" for path in leaves}, {f"{group}/{entry.path}" for entry in table}
+        )
+        for entry in table:
+            tensors[entry.name] = _to_theirs(leaves[entry.path], entry, config, group)
+    return tensors
+
+
+def from_hf(
+    tensors: Mapping[str, np.ndarray], config: BackboneConfig, groups: Iterable[str]
+) -> dict[str, Any]:
+    """Builds {group: tree of float32} of tensors named as `canonical` does; pads the vocabulary.
+
+    Raises UserError if a parameter is missing, left over or of another shape.
+    """
+    num_head_layers = count_head_layers(tensors)
+    tables = {group: entries(config, group, num_head_layers) for group in groups}
+    _check_names(set(tensors), {entry.name for table in tables.values() for entry in table})
+    return {
+        group: unflatten(
+            {entry.path: _to_ours(tensors[entry.name], entry, config) for entry in table}
+        )
+        for group, table in tables.items()
+    }
+
+
+def has_group(names: Iterable[str], group: str) -> bool:
+    """Whether any canonical name belongs to `group` (whether all are there, `from_hf` checks)."""
+    return any(name.startswith(_PREFIXES[group]) for name in names)
+
+
+def count_head_layers(names: Iterable[str]) -> int:
+    """Number of layers of the condenser head among `names`: the highest index plus one."""
+    found = (re.match(r"c_head\.(\d+)\.", name) for name in names)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def canonical(
+    tensors: Mapping[str, np.ndarray], config: BackboneConfig
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Brings the dialects of Hugging Face files to the names of `entries`; returns notes as well.
+
+    Adds a missing `bert.` or `roberta.`, turns gamma and beta of old files into weight and bias,
+    drops the pooler, the next-sentence head, position buffers and the copies that a tied decoder
+    leaves. Raises UserError if a decoder is not tied to the word table.
+    """
+    prefix = f"{config.model_type}."
+    renamed, ignored = {}, []
+    for name, tensor in tensors.items():
+        if _IGNORED.search(name):
+            ignored.append(name)
+            continue
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+        is_bare = name.startswith(("embeddings.", "encoder."))
+        renamed[prefix + name if is_bare else name] = tensor
+    notes = [f"ignored, not part of the encoder: {', '.join(sorted(ignored))}"] if ignored else []
+    head = "cls.predictions" if config.model_type == "bert" else "lm_head"
+    word_table = f"{prefix}embeddings.word_embeddings.weight"
+    if f"{head}.decoder.bias" in renamed:
+        renamed.setdefault(f"{head}.bias", renamed[f"{head}.decoder.bias"])
+    for copy, original in (("decoder.weight", word_table), ("decoder.bias", f"{head}.bias")):
+        notes += _drop_copy(renamed, f"{head}.{copy}", original)
+    return renamed, notes
+
+
+def config_from_hf(fields: Mapping[str, Any]) -> BackboneConfig:
+    """Reads a Hugging Face `config.json`.
+
+    Raises UserError for all but BERT and RoBERTa encoders with erf-GELU and absolute positions.
+    """
+    if "model_type" not in fields:
+        raise UserError(
+            "config.json names no model_type; add "
+            '"model_type": "bert" or "model_type": "roberta", whichever the weights are'
+        )
+    model_type = choose("model_type in config.json", str(fields["model_type"]), _ARCHITECTURES)
+    for field, supported in _REQUIRED_VALUES.items():
+        value = fields.get(field, supported[0])
+        if value not in supported:
+            raise UserError(
+                f"config.json has {field} {value!r}, but only {supported[0]!r} is supported; "
+                "choose a checkpoint of a plain BERT or RoBERTa encoder"
+            )
+    absent = [theirs for _, theirs, default in _FIELDS if default is None and theirs not in fields]
+    if absent:
+        raise UserError(
+            f"config.json lacks {', '.join(absent)}; complete it from the model's source"
+        )
+    ours = {field: fields.get(theirs, default) for field, theirs, default in _FIELDS}
+    padding = fields.get("pad_token_id")
+    ours["pad_token_id"] = (1 if model_type == "roberta" else 0) if padding is None else padding
+    if ours["hidden_size"] % ours["num_heads"]:
+        raise UserError(
+            f"config.json has hidden_size {ours['hidden_size']}, which does not divide by "
+            f"num_attention_heads {ours['num_heads']}; correct one of them"
+        )
+    return BackboneConfig(model_type=model_type, **ours)
+
+
+def config_to_hf(config: BackboneConfig, has_mlm_head: bool) -> dict[str, Any]:
+    """Writes the fields of a Hugging Face `config.json` for the exported directory."""
+    fields = {theirs: getattr(config, field) for field, theirs, _ in _FIELDS}
+    fields |= {field: values[0] for field, values in _REQUIRED_VALUES.items()}
+    return fields | {
+        "architectures": [_ARCHITECTURES[config.model_type][has_mlm_head]],
+        "model_type": config.model_type,
+        "pad_token_id": config.pad_token_id,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields ("a/b/c", leaf) of a nested dict."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}/")
+        else:
+            yield prefix + key, value
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the nested dict whose `flatten` is `leaves`."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, last = path.split("/")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = leaf
+    return tree
+
+
+def _layers(config: BackboneConfig, path: str, name: str, count: int) -> Iterator[Entry]:
+    for layer in range(count):
+        yield from _expand(config, _LAYER, path.format(layer), name.format(layer))
+
+
+def _expand(
+    config: BackboneConfig, modules: Sequence[tuple[str, str, str]], path: str = "", name: str = ""
+) -> Iterator[Entry]:
+    sizes = {
+        "V": config.vocab_size,
+        "D": config.hidden_size,
+        "P": config.max_positions,
+        "T": config.type_vocab_size,
+        "F": config.intermediate_size,
+    }
+    for our_module, their_module, kind in modules:
+        for our_leaf, their_leaf, axes in _KINDS[kind]:
+            yield Entry(
+                path + f"{our_module}/{our_leaf}".lstrip("/"),
+                f"{name}{their_module}.{their_leaf}",
+                tuple(sizes[axis] for axis in axes),
+                is_transposed=our_leaf == "kernel",
+                is_padded=axes.startswith("V"),
+            )
+
+
+def _to_theirs(leaf: Any, entry: Entry, config: BackboneConfig, group: str) -> np.ndarray:
+    array = np.asarray(leaf, np.float32)
+    array = array.T if entry.is_transposed else array
+    rows = (config.padded_vocab_size,) if entry.is_padded else entry.shape[:1]
+    _check_shape(f"{group}/{entry.path} (as {entry.name})", array.shape, rows + entry.shape[1:])
+    # safetensors writes the raw buffer: a transposed view would be stored wrongly, and silently.
+    return np.ascontiguousarray(array[: entry.shape[0]])
+
+
+def _to_ours(tensor: np.ndarray, entry: Entry, config: BackboneConfig) -> np.ndarray:
+    _check_shape(entry.name, tensor.shape, entry.shape)
+    array = np.asarray(tensor, np.float32)
+    if entry.is_padded:
+        missing = config.padded_vocab_size - config.vocab_size
+        array = np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+    return np.ascontiguousarray(array.T if entry.is_transposed else array)
+
+
+def _check_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(got) != tuple(expected):
+        raise UserError(
+            f"parameter {name} has shape {list(got)}, expected {list(expected)} by the "
+            "configuration; take the configuration and the weights from one checkpoint"
+        )
+
+
+def _check_names(got: set[str], expected: set[str]) -> None:
+    for kind, names in (("missing", expected - got), ("left over", got - expected)):
+        if names:
+            first, others = min(names), len(names) - 1
+            more = f" and {others} more" if others else ""
+            raise UserError(
+                f"parameter {first}{more} {kind}: the weights are not those of the configured "
+                "model; take the configuration and the weights from one checkpoint"
+            )
+
+
+def _drop_copy(tensors: dict[str, np.ndarray], copy: str, original: str) -> list[str]:
+    """Removes a tied tensor that a file holds twice, if it is one."""
+    if copy not in tensors:
+        return []
+    if original in tensors and not np.array_equal(tensors[copy], tensors[original]):
+        raise UserError(
+            f"parameter {copy} differs from {original}: an MLM decoder with weights of its own "
+            "is not supported; choose a checkpoint with tied word embeddings"
+        )
+    del tensors[copy]
+    return [f"ignored, a copy of {original}: {copy}"]
