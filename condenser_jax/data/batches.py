@@ -151,7 +151,7 @@ def load_batches(
 def _check(sources: Sequence[SpanStore], max_length: int) -> None:
     if max_length < 3:
         raise UserError(
-            f"max_length {max_length} leaves no room for text between [CLS] and [SEP]; use 3 or more"
+            f"max_length {max_length} leaves no room between [CLS] and [SEP]; use 3 or more"
         )
     for number, source in enumerate(sources):
         if len(source.lengths) == 0:
@@ -201,14 +201,14 @@ def _read_windows(
     room = max_length - 2
     lengths = np.asarray(source.lengths[span], np.int64)
     starts = integers_below(np.maximum(lengths - room, 0) + 1, WINDOW, keys)
-    body = np.minimum(lengths, room)[:, None]
-    column = np.arange(max_length)
-    ids = np.full((len(span), max_length), vocabulary.pad_id, np.int32)
+    body = np.minimum(lengths, room).astype(np.int32)
+    column = np.arange(max_length, dtype=np.int32)
+    ids = np.empty((len(span), max_length), np.int32)
     ids[:, 1:-1] = source.gather(span, starts, room)
+    ids = np.where(column <= body[:, None], ids, np.int32(vocabulary.pad_id))
     ids[:, 0] = vocabulary.cls_id
-    ids[column > body] = vocabulary.pad_id
-    ids[column == body + 1] = vocabulary.sep_id
-    return ids, (column < body + 2).astype(np.int32)
+    ids[np.arange(len(span)), body + 1] = vocabulary.sep_id
+    return ids, (column < body[:, None] + 2).astype(np.int32)
 
 
 def _masked(

@@ -93,7 +93,7 @@ def permute(index: np.ndarray, n: int, seed: Word) -> np.ndarray:
     assert n > 0, "nothing to shuffle"
     shape = np.broadcast_shapes(np.shape(index), np.shape(seed))
     image = np.broadcast_to(np.asarray(index, np.int64), shape).reshape(-1).copy()
-    seeds = np.broadcast_to(_as_word(seed).reshape(np.shape(seed)), shape).reshape(-1)
+    seeds = np.broadcast_to(hash_u64(seed), shape).reshape(-1)  # far apart: halves are added
     columns = math.isqrt(n - 1) + 1
     rows = -(-n // columns)
     walking = np.arange(image.size)
@@ -107,6 +107,6 @@ def _feistel(index: np.ndarray, seeds: np.ndarray, columns: int, rows: int) -> n
     """One pass of the network: each half in turn is rotated by a hash of the other."""
     row, column = np.divmod(index, columns)
     for turn in range(0, FEISTEL_ROUNDS, 2):
-        row = (row + integers_below(rows, turn, seeds, column)) % rows
-        column = (column + integers_below(columns, turn + 1, seeds, row)) % columns
+        row = (row + integers_below(rows, turn, seeds + _as_word(column))) % rows
+        column = (column + integers_below(columns, turn + 1, seeds + _as_word(row))) % columns
     return row * columns + column

@@ -14,12 +14,11 @@ from condenser_jax.data.vocabulary import CONTINUES_WORD, SPECIAL, Vocabulary
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the rest stays as it is
 ORDER, ACTION, REPLACEMENT = 1, 2, 3  # what a hash is drawn for
-NO_WORD = np.uint64(2**64 - 1)
-FIELD = np.uint64(16)  # bits of a word's size and of its position in a packed word
+NO_WORD = np.iinfo(np.int32).max  # a size that fits no budget
 
 
 def slots_of(mask_rate: float, max_length: int) -> int:
-    """M: the number of masked slots of a row of `max_length` positions, the budget of a full one."""
+    """M: the masked slots of a row of `max_length` positions, which is the budget of a full one."""
     return max(1, round(mask_rate * (max_length - 2)))
 
 
@@ -38,18 +37,20 @@ def mask_batch(
     float32 [B, M], in the order of positions; unused slots are all zero.
     """
     B, L = input_ids.shape
-    body_tokens = np.maximum(attention_mask.sum(1) - 2, 0)
-    budget = np.maximum(1, np.rint(mask_rate * body_tokens)).astype(np.int64)
-    sizes = _word_sizes(vocabulary.kinds[input_ids])
-    starts = _choose_words(sizes, budget, np.asarray(keys))
-    positions = _tokens_of(starts, sizes)  # numbers into the flattened batch, ascending
+    keys = np.asarray(keys)
+    body_tokens = attention_mask.sum(1) - 2
+    budget = np.maximum(1, np.rint(mask_rate * body_tokens)).astype(np.int32)
+    sizes = _word_sizes(vocabulary.kinds.take(input_ids))
+    starts = _choose_words(sizes, budget, keys)
+    positions = _tokens_of(starts, sizes.ravel()[starts])  # in the flattened batch, ascending
     row, column = np.divmod(positions, L)
     original = input_ids.ravel()[positions]
     masked = input_ids.copy()
-    masked.ravel()[positions] = _replace(original, vocabulary, np.asarray(keys)[row], column)
+    masked.ravel()[positions] = _replace(original, vocabulary, keys[row], column)
     first = np.searchsorted(row, np.arange(B))  # number of the first masked token of each row
+    slot = np.arange(len(row)) - first[row]
     slots = np.zeros((3, B, slots_of(mask_rate, L)), np.int32)
-    slots[:, row, np.arange(len(row)) - first[row]] = column, original, np.ones_like(column)
+    slots[:, row, slot] = column, original, np.ones_like(column)
     return {
         "input_ids": masked,
         "masked_positions": slots[0],
@@ -59,56 +60,65 @@ def mask_batch(
 
 
 def _word_sizes(kinds: np.ndarray) -> np.ndarray:
-    """[B, L] kinds of tokens -> [B, L] tokens of the word that starts there, 0 where none does.
+    """[B, L] kinds of tokens -> int32 [B, L] tokens of the word that starts there, else NO_WORD.
 
     A special token ends a word: what follows it starts one, marked as a continuation or not, and
     so does the first token of a window that begins within a word.
     """
-    assert kinds.shape[1] < 1 << int(FIELD)
-    before = np.zeros_like(kinds)
-    before[:, 1:] = kinds[:, :-1]
-    boundary = (kinds != CONTINUES_WORD) | (before == SPECIAL)
+    special = kinds == SPECIAL
+    boundary = kinds != CONTINUES_WORD
+    boundary[:, 1:] |= special[:, :-1]
     boundary[:, 0] = True  # words do not run over the end of a row
     ends = np.flatnonzero(boundary)
-    sizes = np.zeros(kinds.size, np.uint64)
+    sizes = np.full(kinds.size, NO_WORD, np.int32)
     sizes[ends] = np.diff(ends, append=kinds.size)
-    sizes = sizes.reshape(kinds.shape)
-    sizes[kinds == SPECIAL] = 0
-    return sizes
+    return np.where(special, np.int32(NO_WORD), sizes.reshape(kinds.shape))
+
+
+def _shuffle_words(sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """int32 [B, L] sizes, keys [B] -> uint32 [B, L]: each row's columns, its words first, shuffled.
+
+    Sorts 31 - log2(L) random bits (two columns share a hash) with the column below them.
+    """
+    L = sizes.shape[1]
+    pairs = hash_u64(ORDER, keys[:, None], np.arange((L + 1) // 2))
+    order = pairs.view(np.uint32)[:, :L] >> np.uint32(1)
+    order |= (sizes == NO_WORD).astype(np.uint32) << np.uint32(31)
+    low = np.uint32((1 << (L - 1).bit_length()) - 1)
+    order = order & ~low | np.arange(L, dtype=np.uint32)
+    order.sort(axis=1)
+    order &= low
+    return order
 
 
 def _choose_words(sizes: np.ndarray, budget: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Fills each row's budget with words in random order, skipping those that do not fit.
 
-    sizes uint64 [B, L], budget int [B], keys [B] -> the chosen words' starts, ascending numbers
-    into the flattened batch. The loop runs over the rank of a word in its row, all rows at once.
+    int32 [B, L] sizes, int32 [B] budget, keys [B] -> the starts of the chosen words, ascending
+    in the flattened batch. A pass takes, of the words that would still fit alone, all up to the
+    first that does not fit together with those before it; in the next pass that one fits no more.
+    Three passes are usual, for ever fewer rows.
     """
-    B, L = sizes.shape
-    column = np.arange(L, dtype=np.uint64)
-    order = hash_u64(ORDER, keys[:, None], column)
-    packed = (order >> (FIELD + FIELD) << FIELD | sizes) << FIELD | column
-    packed[sizes == 0] = NO_WORD
-    packed.sort(axis=1)  # by 32 random bits
-    packed = np.ascontiguousarray(packed.T)  # rank, row
-    field = np.uint64((1 << int(FIELD)) - 1)
-    row_start = np.arange(B) * L
+    columns = _shuffle_words(sizes, keys)
+    chosen = np.zeros(sizes.shape, bool)
     left = budget.copy()
-    chosen = np.zeros(B * L, bool)
-    for words in packed:
-        size = (words >> FIELD & field).astype(np.int64)
-        fits = size <= left
-        left -= size * fits
-        chosen[(row_start + (words & field).astype(np.int64))[fits]] = True
-        if not left.any():
-            break
+    rows, width = np.arange(len(sizes)), int(budget.max())  # the first pass needs no more words
+    while rows.size:
+        at = rows[:, None], columns[rows, :width]
+        size, room = sizes[at], left[rows, None]
+        takes = (size <= room) & ~chosen[at]
+        takes &= np.cumsum(size * takes, axis=1, dtype=np.int32) <= room
+        chosen[at] |= takes
+        left[rows] -= (size * takes).sum(1, dtype=np.int32)
+        rows = rows[(left[rows] > 0) & (takes.any(1) | (width < sizes.shape[1]))]
+        width = sizes.shape[1]
     return np.flatnonzero(chosen)
 
 
 def _tokens_of(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Returns the positions of all tokens of the words that start at `starts`, ascending."""
-    counts = sizes.ravel()[starts].astype(np.int64)
-    first = np.cumsum(counts) - counts  # number of each word's first token among all of them
-    return np.repeat(starts - first, counts) + np.arange(counts.sum())
+    """Returns the positions of all tokens of the words with these starts and sizes, ascending."""
+    first = np.cumsum(sizes) - sizes  # number of each word's first token among all of them
+    return np.repeat(starts - first, sizes) + np.arange(sizes.sum())
 
 
 def _replace(
@@ -116,7 +126,10 @@ def _replace(
 ) -> np.ndarray:
     """Returns what stands in the place of masked tokens: [MASK], a random id, or themselves."""
     draw = uniform(ACTION, keys, column)
-    choice = integers_below(len(vocabulary.replaceable_ids), REPLACEMENT, keys, column)
-    random_ids = vocabulary.replaceable_ids[choice]
-    unmasked = np.where(draw < MASK_SHARE + RANDOM_SHARE, random_ids, original)
-    return np.where(draw < MASK_SHARE, vocabulary.mask_id, unmasked).astype(np.int32)
+    replaced = np.where(draw < MASK_SHARE, np.int32(vocabulary.mask_id), original)
+    (at_random,) = np.nonzero((draw >= MASK_SHARE) & (draw < MASK_SHARE + RANDOM_SHARE))
+    choice = integers_below(
+        len(vocabulary.replaceable_ids), REPLACEMENT, keys[at_random], column[at_random]
+    )
+    replaced[at_random] = vocabulary.replaceable_ids[choice]
+    return replaced

@@ -94,7 +94,7 @@ def _special_ids(tokenizer: Any) -> set[int]:
 
 def _continuation_rule(tokenizer: Any) -> Any:
     """Returns token -> whether it continues a word, by the type of the tokenizer's own model."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     family = type(getattr(backend, "model", None)).__name__
     if family == "WordPiece":
         prefix = backend.model.continuing_subword_prefix
