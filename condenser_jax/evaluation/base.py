@@ -1,0 +1,29 @@
+"""What the loop asks of an evaluation: numbers by name, computed from the parameters alone."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from condenser_jax.training.sharding import local_rows, to_global
+from condenser_jax.types import Batch, Frozen, Params
+
+
+class Evaluator(Protocol):
+    """Returns {name: value}; the loop writes them as `heldout/name`."""
+
+    def __call__(self, params: Params, frozen: Frozen) -> dict[str, float]: ...
+
+
+def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
+    """A batch that every host has whole, as global arrays over the mesh."""
+    rows = next(iter(batch.values())).shape[0]
+    mine = local_rows(rows, mesh)
+    return to_global({name: values[mine] for name, values in batch.items()}, mesh, rows)
+
+
+def replicated(mesh: Mesh) -> jax.sharding.NamedSharding:
+    """The sharding of results that every host reads."""
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -1,0 +1,65 @@
+"""How often a held-out document's other span is the nearest, among the spans of some hundred documents.
+
+The question that coCondenser trains (Gao and Callan 2022, section 3.2), asked of text vectors without fine-tuning. Under MLM and Condenser
+it is reported, not expected to rise: an untrained post-norm CLS is a lexical hash, and both may lose that before they gain anything.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from condenser_jax.data.hashing import hash_u64, integers_below
+from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.types import Frozen, Params
+
+CHOOSE_DOCUMENT, CHOOSE_SPAN = 31, 32  # what a hash is drawn for
+
+
+def choose_pairs(documents: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Two distinct spans of each of up to `limit` documents that have two.
+
+    Args:
+      documents: int64 [D + 1]; document d has the spans documents[d] : documents[d + 1].
+
+    Returns:
+      int64 [n, 2] span numbers, a function of (seed, document) alone.
+    """
+    starts, sizes = np.asarray(documents[:-1]), np.diff(documents)
+    usable = np.flatnonzero(sizes >= 2)
+    order = np.argsort(hash_u64(CHOOSE_DOCUMENT, seed, usable), kind="stable")
+    chosen = np.sort(usable[order[:limit]])
+    first = integers_below(sizes[chosen], CHOOSE_SPAN, seed, chosen)
+    step = 1 + integers_below(sizes[chosen] - 1, CHOOSE_SPAN + 1, seed, chosen)
+    second = (first + step) % sizes[chosen]
+    return np.stack([starts[chosen] + first, starts[chosen] + second], axis=1)
+
+
+def span_retrieval_evaluator(
+    embed: Callable, batches: Sequence[Mapping[str, np.ndarray]], pairs: int, mesh: Mesh
+) -> Callable[[Params, Frozen], dict[str, float]]:
+    """Builds the evaluation over unmasked batches of 2 * `pairs` spans: all first spans, then all second ones.
+
+    Returns:
+      (params, frozen) -> {"span_retrieval@1", "span_retrieval_mrr"}: the rank of a span's partner by dot product among all second spans.
+    """
+    placed = [place(batch, mesh) for batch in batches]
+    compiled = jax.jit(embed, out_shardings=replicated(mesh))
+
+    def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
+        vectors = np.concatenate([compiled(params, frozen, batch) for batch in placed])
+        vectors = vectors[: 2 * pairs].astype(np.float32)
+        ranks = ranks_of_partners(vectors[:pairs] @ vectors[pairs:].T)
+        return {
+            "span_retrieval@1": float((ranks == 1).mean()),
+            "span_retrieval_mrr": float((1.0 / ranks).mean()),
+        }
+
+    return evaluate
+
+
+def ranks_of_partners(scores: np.ndarray) -> np.ndarray:
+    """Ranks [n], from 1, of the diagonal within each row of scores [n, n]; ties count against it."""
+    partner = np.diagonal(scores)[:, None]
+    return (scores >= partner).sum(axis=1)

@@ -1,0 +1,109 @@
+"""What the pre-training configurations share: the embedded default, its smoke size, the papers' setting."""
+
+from condenser_jax.errors import choose
+from ml_collections import ConfigDict
+
+VARIANTS = ("", "smoke", "paper")
+
+
+def docstrings() -> ConfigDict:
+    """A small encoder from scratch on the documentation of the installed packages."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.data = data = ConfigDict()
+    data.source = "docstrings:"  # text: jsonl: parquet: hf: tfds: docstrings: (docs/data.md)
+    data.tokenizer = ""  # directory or hub id; "": that of model.init, else one trained on the source
+    data.vocab_size = 8192  # of a tokenizer trained here
+    data.recipe = "sentences"  # how documents are cut to spans: sentences, paragraphs or fixed
+    data.max_length = 64  # tokens of a row, [CLS] and [SEP] included
+    data.short_probability = 0.1  # share of spans with a random shorter length
+    data.min_tokens = 6  # shorter spans are dropped
+    data.heldout_share = 0.03  # of the modules, held out as wholes
+    data.mask_rate = 0.15  # of a row's tokens, whole words
+    data.directory = ""  # where prepared data is kept; "": the cache directory
+    data.text_layout = "lines"  # text: one document per line, or "paragraphs" (blank lines between)
+    data.text_field = "text"  # the field of jsonl, parquet, hf and tfds records
+    data.split = "train"  # of hf and tfds sources
+    data.bad_share = 0.01  # broken records above this share are fatal
+
+    config.model = model = ConfigDict()
+    model.init = ""  # Hugging Face directory or hub id; "": from scratch, as the fields below say
+    model.model_type = "bert"  # or "roberta"
+    model.hidden_size = 128
+    model.num_layers = 2
+    model.num_heads = 4
+    model.intermediate_size = 512
+    model.max_positions = 512
+    model.hidden_dropout = 0.0  # a model this small underfits
+    model.attention_dropout = 0.0
+    model.unigram_bias = True  # start the MLM bias at the log unigram: saves the first hundreds of steps
+
+    config.compute = compute = ConfigDict()
+    compute.dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU
+    compute.remat = False  # recompute layers in the backward pass: less memory, a third more operations
+
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1  # devices that share the batch; -1: all that are left
+    mesh.fsdp = 1  # devices that share the batch and the weights
+    mesh.tensor = 1  # devices that share each matrix product
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate = 2e-3
+    optimizer.warmup = 0.1  # share of the steps
+    optimizer.decay = "linear"  # to 0; or "cosine", "constant"
+    optimizer.weight_decay = 0.01  # of kernels and embeddings
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.98
+    optimizer.eps = 1e-8
+    optimizer.clip_norm = 1.0  # of the gradient's global norm
+
+    config.training = training = ConfigDict()
+    training.steps = 1900
+    training.batch_size = 32  # rows of the global batch
+    training.accumulate = 1  # micro-batches per step
+    training.log_every = 50
+    training.eval_every = 500
+    training.save_every = 500
+    training.keep = 2  # latest checkpoints kept, beside the best
+    training.wandb = ""  # project of Weights & Biases; "": off
+    training.profile = ()  # (first, last) step to trace
+
+    config.evaluation = evaluation = ConfigDict()
+    evaluation.spans = 1024  # held-out spans for the masked-LM loss
+    evaluation.documents = 500  # held-out documents among which a span's other span is searched
+    evaluation.batch_size = 128
+    return config
+
+
+def smoke(config: ConfigDict, variant: str) -> ConfigDict:
+    """Shrinks everything to seconds for the variant `smoke`; leaves the default as it is."""
+    choose("variant", variant, VARIANTS)
+    if variant == "smoke":
+        config.data.source = "docstrings:jax"
+        config.data.vocab_size = 1024
+        config.model.update({"hidden_size": 32, "num_heads": 2, "intermediate_size": 64})
+        config.training.update({"steps": 20, "batch_size": 16, "log_every": 5})
+        config.training.update({"eval_every": 10, "save_every": 10})
+        config.evaluation.update({"spans": 64, "documents": 32, "batch_size": 32})
+    return config
+
+
+def paper(config: ConfigDict) -> None:
+    """BERT-base on Wikipedia + BookCorpus as published: batch 1024 x 128, lr 1e-4, 8 epochs of about 125k steps in all.
+
+    `datasets` 5 reads parquet alone. `wikimedia/wikipedia` is published as parquet; the BookCorpus id is unverified.
+    """
+    config.data.source = (
+        ("hf:wikimedia/wikipedia:20231101.en", 0.8),  # unverified here: no hub at hand
+        ("hf:bookcorpus/bookcorpus", 0.2),  # unverified: has to be a parquet version
+    )
+    config.data.max_length = 128
+    config.data.heldout_share = 0.0005
+    config.model.init = "bert-base-uncased"
+    for key in ("hidden_dropout", "attention_dropout"):
+        config.model[key] = 0.1
+    config.optimizer.update({"learning_rate": 1e-4, "b2": 0.999})
+    config.training.update({"steps": 500_000, "batch_size": 1024, "log_every": 100})
+    config.training.update({"eval_every": 5_000, "save_every": 5_000})
+    config.evaluation.update({"spans": 8192, "documents": 1000, "batch_size": 512})
