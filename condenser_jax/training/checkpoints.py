@@ -95,11 +95,11 @@ class Checkpoints:
             rest=ocp.args.StandardSave(fields),
             record=ocp.args.JsonSave(dict(record)),
         )
-        known = metric is not None and math.isfinite(metric)
+        metrics = None
+        if metric is not None and math.isfinite(metric):
+            metrics = {"metric": float(metric)}
         with self._writing():
-            accepted = self._manager.save(
-                step, args=items, metrics={"metric": float(metric)} if known else None
-            )
+            accepted = self._manager.save(step, args=items, metrics=metrics)
         assert accepted, f"step {step} was not saved: step {self.latest_step} is there already"
 
     def restore(self, step: int, abstract_state: Tree) -> tuple[Tree, dict[str, Any]]:

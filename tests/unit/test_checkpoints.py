@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import flax.struct
 import jax
@@ -218,7 +219,8 @@ def test_a_save_that_is_killed_leaves_the_one_before(tmp_path):
         os.kill(os.getpid(), signal.SIGKILL)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
-    assert subprocess.run(command, capture_output=True).returncode == -9
+    done = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == -9
     assert list(tmp_path.glob("2*tmp*"))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 1

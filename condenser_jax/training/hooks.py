@@ -1,0 +1,221 @@
+"""What the loop tells the outside: files of metrics, a line of progress, a profile.
+
+The loop calls every hook at the same four moments; a hook overrides the ones that it needs. On
+several hosts only the first makes the hooks that write.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+from condenser_jax.errors import UserError
+
+CLEAR_LINE = "\r\x1b[K"
+
+
+class Hook:
+    """The moments of a run; each does nothing unless overridden. Metrics: {"train/loss": 2.5}."""
+
+    def on_step(self, step: int) -> None:
+        """Before step `step` (counted from 0) is dispatched."""
+
+    def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """After `step` steps, with the means since the last log."""
+
+    def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        """After `step` steps, with what an evaluation found."""
+
+    def on_end(self) -> None:
+        """When the loop is left, also by an error."""
+
+
+class MetricsFile(Hook):
+    """metrics.jsonl: one object per line, flushed at once, numbers finite or null."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._file = open(path, "ab")  # bytes, so that `offset` is one
+
+    def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        finite = {name: _finite(value) for name, value in metrics.items()}
+        line = {"step": step, "time": round(time.time(), 3), **finite}
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    on_eval = on_log
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far: a checkpoint records it, and a resumed run cuts the file there."""
+        return self._file.tell()
+
+    def on_end(self) -> None:
+        self._file.close()
+
+
+def _finite(value: float) -> float | None:
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+class TensorBoard(Hook):
+    """Event files for TensorBoard, without TensorFlow. On resume, later points are purged."""
+
+    def __init__(self, directory: str | Path, start_step: int = 0) -> None:
+        from tensorboardX import SummaryWriter
+
+        purge = start_step + 1 if start_step else None
+        self._writer = SummaryWriter(str(directory), purge_step=purge, flush_secs=30)
+
+    def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    on_eval = on_log
+
+    def on_end(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases(Hook):
+    """A run on Weights & Biases; a work directory that is resumed continues the same run."""
+
+    def __init__(self, project: str, workdir: str | Path, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                "Weights & Biases was asked for, but wandb is not installed; "
+                "pip install 'condenser_jax[wandb]' or leave it off"
+            ) from error
+        path = Path(workdir).resolve()
+        self._run = wandb.init(
+            project=project,
+            name=path.name,
+            id=hashlib.sha256(str(path).encode()).hexdigest()[:16],
+            resume="allow",
+            dir=str(path),
+            config=dict(config),
+        )
+
+    def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    on_eval = on_log
+
+    def on_end(self) -> None:
+        self._run.finish()
+
+
+class Profile(Hook):
+    """A profiler trace of the steps first..last (counted from 0), for TensorBoard or Perfetto."""
+
+    def __init__(self, directory: str | Path, first: int, last: int) -> None:
+        self._directory, self._first, self._last = str(directory), first, last
+        self._runs = False
+
+    def on_step(self, step: int) -> None:
+        if step == self._first:
+            jax.profiler.start_trace(self._directory)
+            self._runs = True
+        elif step > self._last:
+            self.on_end()
+
+    def on_end(self) -> None:
+        if self._runs:
+            # Steps are dispatched ahead of the device: the trace must hold their work too.
+            jax.block_until_ready(jax.live_arrays())
+            jax.profiler.stop_trace()
+            self._runs = False
+
+
+class Progress(Hook):
+    """One line that updates in place on a terminal, and is a plain line now and then in a log.
+
+    Args:
+      total_steps: where the run ends.
+      start_step: where it starts or resumes.
+      every: least seconds between two lines in a log.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        *,
+        every: float = 10.0,
+        stream: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._every, self._now = total_steps, every, now
+        self._stream = sys.stderr if stream is None else stream
+        self._in_place = self._stream.isatty()
+        self._first: tuple[int, float] | None = None  # the first log, after compilation
+        self._last_line = -math.inf
+
+    def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        now = self._now()
+        self._first = self._first or (step, now)
+        if self._in_place:
+            # A line that wraps could not be written over.
+            line = self._line(step, now, metrics)[: shutil.get_terminal_size().columns - 1]
+            print(f"{CLEAR_LINE}{line}", end="", file=self._stream, flush=True)
+        elif now - self._last_line >= self._every or step >= self._total:
+            self._last_line = now
+            print(self._line(step, now, metrics), file=self._stream, flush=True)
+
+    def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        clear = CLEAR_LINE if self._in_place else ""
+        values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        print(f"{clear}evaluation at step {step}:  {values}", file=self._stream, flush=True)
+
+    def on_end(self) -> None:
+        if self._in_place and self._first:
+            print(file=self._stream, flush=True)
+
+    def _line(self, step: int, now: float, metrics: Mapping[str, float]) -> str:
+        rest = dict(metrics)
+        rest.pop("steps_per_second", None)
+        tokens, mfu = rest.pop("tokens_per_second", None), rest.pop("mfu", None)
+        parts = [f"step {step}/{self._total} ({step / max(1, self._total):.0%})"]
+        parts += [f"{name} {value:.4g}" for name, value in rest.items()]
+        if tokens is not None:
+            parts.append(f"{human(tokens)} tokens/s")
+        if mfu is not None:
+            parts.append(f"MFU {mfu:.1%}")
+        return "  ".join([*parts, f"{self._time_left(step, now)} left"])
+
+    def _time_left(self, step: int, now: float) -> str:
+        """From the pace since the first log, evaluations included."""
+        assert self._first is not None
+        first_step, first_time = self._first
+        if step >= self._total:
+            return "0:00"
+        if step == first_step:
+            return "?"
+        return duration((now - first_time) / (step - first_step) * (self._total - step))
+
+
+def human(number: float) -> str:
+    """Returns a number with at most four digits and a unit: 812, 12.3k, 4.57M."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as 0:42, 3:07, 2:03:09 or 1d 04:20."""
+    whole = max(0, round(seconds))
+    days, hours = divmod(whole // 3600, 24)
+    minutes = whole // 60 % 60
+    if days:
+        return f"{days}d {hours:02}:{minutes:02}"
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
