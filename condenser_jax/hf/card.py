@@ -38,7 +38,7 @@ def write_card(card: EncoderCard, path: str | Path) -> None:
 
 
 def read_card(path: str | Path) -> EncoderCard:
-    """Reads a card; raises UserError if it is missing, no JSON, or has unknown or ill-typed fields."""
+    """Reads a card; raises UserError if it is missing, broken, or has unknown or bad fields."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Writes a trained encoder as a directory that the Hugging Face libraries load, all or nothing.
 
-`AutoModel`, `AutoModelForMaskedLM`, `AutoTokenizer` and `SentenceTransformer` read it. All is written
-to a hidden sibling, which then takes the name of the output: no reader ever sees half a model.
+`AutoModel`, `AutoModelForMaskedLM`, `AutoTokenizer` and `SentenceTransformer` read it. All is
+written to a hidden sibling, which then takes the name of the output: nobody ever sees half a model.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import numpy as np
 from condenser_jax.errors import UserError
 from condenser_jax.hf import names
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, write_card
+from condenser_jax.hf.config import config_to_hf
 from condenser_jax.hf.load import HEAD_FILE, TOKENIZER_FILES, WEIGHT_FILES
 from condenser_jax.hf.model_card import Facts, model_card
 from condenser_jax.models.config import BackboneConfig
@@ -36,13 +37,14 @@ def export(
     card: EncoderCard,
     facts: Facts,
 ) -> Path:
-    """Writes the groups backbone, mlm_head and condenser_head (the latter two if there) to `output`.
+    """Writes backbone, mlm_head and condenser_head (the latter two if there) to `output`.
 
-    `params` is {group: tree of host arrays}; padded vocabulary rows are cut off. An earlier export at
-    `output` is replaced. Raises UserError if `output` holds anything else, if there is no tokenizer,
-    if a length of the card exceeds the model's, or if the disk is full; nothing half-written stays.
+    `params` is {group: tree of host arrays}; padded vocabulary rows are cut off, other groups are
+    passed over. An earlier export at `output` is replaced. Raises UserError if `output` holds
+    anything else, if there is no tokenizer, if a length of the card exceeds the model's, or if the
+    disk is full; nothing half-written stays.
     """
-    output = Path(output).expanduser().absolute()
+    output = Path(output).expanduser().resolve()
     _check_lengths(card, config)
     _check_replaceable(output)
     with _replacing(output) as folder:
@@ -59,7 +61,7 @@ def export(
 def _write_weights(folder: Path, params: Mapping[str, Any], config: BackboneConfig) -> None:
     encoder_groups = [group for group in ("backbone", "mlm_head") if group in params]
     _save_tensors(names.to_hf(params, config, encoder_groups), folder / WEIGHT_FILES[0])
-    _write_json(folder / "config.json", names.config_to_hf(config, "mlm_head" in params))
+    _write_json(folder / "config.json", config_to_hf(config, "mlm_head" in params))
     if "condenser_head" in params:
         _save_tensors(names.to_hf(params, config, ["condenser_head"]), folder / HEAD_FILE)
 
@@ -142,7 +144,7 @@ def _replacing(output: Path) -> Iterator[Path]:
 
 
 def _swap(folder: Path, output: Path) -> None:
-    """Puts `folder` in the place of `output`; what was there goes to `folder`, to be removed."""
+    """Puts `folder` in the place of `output`, which is removed only after that."""
     if not output.exists():
         os.replace(folder, output)
         return
@@ -153,7 +155,7 @@ def _swap(folder: Path, output: Path) -> None:
     except OSError:
         os.replace(old, output)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_lengths(card: EncoderCard, config: BackboneConfig) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from condenser_jax.errors import UserError
 from condenser_jax.hf import names
+from condenser_jax.hf.config import config_from_hf
 from condenser_jax.hf.torch_files import read_torch_file
 from condenser_jax.models.config import BackboneConfig
 
@@ -63,25 +64,21 @@ def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GR
     parameter that is missing, left over or of another shape.
     """
     directory, wanted = find_directory(path_or_hub_id), set(groups)
-    config = names.config_from_hf(_read_json(directory / "config.json"))
-    path = _weights_file(directory)
-    tensors = _read_tensors(path)
-    if "mlm_head" not in wanted:
-        tensors = {k: v for k, v in tensors.items() if not names.has_group([k], "mlm_head")}
-    tensors, notes = names.canonical(tensors, config)
-    sources = {group: path for group in ("backbone", "mlm_head") if group in wanted}
-    head_path = _head_file(directory)
-    if head_path and "condenser_head" in wanted:
-        head, head_notes = _read_head(head_path)
+    config = config_from_hf(_read_json(directory / "config.json"))
+    weights_file = _weights_file(directory)
+    tensors, notes = names.canonical(_read_tensors(weights_file), config)
+    sources = dict.fromkeys(names.GROUPS, weights_file)
+    head_file = _head_file(directory)
+    if head_file and "condenser_head" in wanted:
+        head, head_notes = _read_head(head_file)
         tensors, notes = tensors | head, notes + head_notes
-        sources["condenser_head"] = head_path
-    present = [group for group in names.GROUPS if group in sources]
-    present = [g for g in present if g == "backbone" or names.has_group(tensors, g)]
+        sources["condenser_head"] = head_file
+    tensors = {k: v for k, v in tensors.items() if names.group_of(k) in {None, *wanted}}
+    found = {"backbone", *map(names.group_of, tensors)}
+    present = [group for group in names.GROUPS if group in wanted & found]
     params = names.from_hf(tensors, config, present)
     notes += [f"{group}: from {sources[group]}" for group in present]
-    notes += [
-        f"{group}: not in {directory}" for group in names.GROUPS if group in wanted - {*params}
-    ]
+    notes += [f"{group}: not in {directory}" for group in sorted(wanted - found)]
     return Checkpoint(config, params, _tokenizer_path(directory), notes)
 
 
@@ -163,11 +160,7 @@ def _head_file(directory: Path) -> Path | None:
 def _read_head(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The tensors `c_head.*`; the reference keeps other things beside them, which are noted."""
     tensors = _read_tensors(path)
-    head = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if names.has_group([name], "condenser_head")
-    }
+    head = {k: v for k, v in tensors.items() if names.group_of(k) == "condenser_head"}
     others = sorted(set(tensors) - set(head))
     return head, [f"ignored in {path}: {', '.join(others)}"] if others else []
 

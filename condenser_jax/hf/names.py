@@ -1,4 +1,4 @@
-"""The one table of parameter names: our path <-> Hugging Face name, and both configurations.
+"""The one table of parameter names: our path <-> Hugging Face name.
 
 `entries` lists every parameter of a group with its path in our tree (docs/design.md, section 4),
 its name in a Hugging Face file and its shape there; everything else here is a loop over that list.
@@ -50,10 +50,6 @@ _PREFIXES = {
     "mlm_head": ("cls.predictions.", "lm_head."),
     "condenser_head": ("c_head.",),
 }
-_ARCHITECTURES = {
-    "bert": ("BertModel", "BertForMaskedLM"),
-    "roberta": ("RobertaModel", "RobertaForMaskedLM"),
-}
 # What one module holds: our leaf, their leaf, shape there (letters of docs/design.md).
 _KINDS = {
     "square": (("kernel", "weight", "DD"), ("bias", "bias", "D")),
@@ -64,26 +60,6 @@ _KINDS = {
     "positions": (("embedding", "weight", "PD"),),
     "token_types": (("embedding", "weight", "TD"),),
     "vocabulary_bias": (("bias", "bias", "V"),),
-}
-# Our field, their field, the value that an absent field means (None: it must be there).
-_FIELDS: tuple[tuple[str, str, Any], ...] = (
-    ("vocab_size", "vocab_size", None),
-    ("hidden_size", "hidden_size", None),
-    ("num_layers", "num_hidden_layers", None),
-    ("num_heads", "num_attention_heads", None),
-    ("intermediate_size", "intermediate_size", None),
-    ("max_positions", "max_position_embeddings", 512),
-    ("type_vocab_size", "type_vocab_size", 2),
-    ("layer_norm_eps", "layer_norm_eps", 1e-12),
-    ("hidden_dropout", "hidden_dropout_prob", 0.1),
-    ("attention_dropout", "attention_probs_dropout_prob", 0.1),
-    ("initializer_range", "initializer_range", 0.02),
-)
-_REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("gelu",),  # by erf; "gelu_new" and its like are other functions
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
 }
 _IGNORED = re.compile(
     r"(^|\.)(pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids)"
@@ -150,9 +126,9 @@ def from_hf(
     }
 
 
-def has_group(names: Iterable[str], group: str) -> bool:
-    """Whether any canonical name belongs to `group` (whether all are there, `from_hf` checks)."""
-    return any(name.startswith(_PREFIXES[group]) for name in names)
+def group_of(name: str) -> str | None:
+    """The group that a tensor under its canonical name belongs to; None if to none."""
+    return next((group for group in GROUPS if name.startswith(_PREFIXES[group])), None)
 
 
 def count_head_layers(names: Iterable[str]) -> int:
@@ -188,53 +164,6 @@ def canonical(
     for copy, original in (("decoder.weight", word_table), ("decoder.bias", f"{head}.bias")):
         notes += _drop_copy(renamed, f"{head}.{copy}", original)
     return renamed, notes
-
-
-def config_from_hf(fields: Mapping[str, Any]) -> BackboneConfig:
-    """Reads a Hugging Face `config.json`.
-
-    Raises UserError for all but BERT and RoBERTa encoders with erf-GELU and absolute positions.
-    """
-    if "model_type" not in fields:
-        raise UserError(
-            "config.json names no model_type; add "
-            '"model_type": "bert" or "model_type": "roberta", whichever the weights are'
-        )
-    model_type = choose("model_type in config.json", str(fields["model_type"]), _ARCHITECTURES)
-    for field, supported in _REQUIRED_VALUES.items():
-        value = fields.get(field, supported[0])
-        if value not in supported:
-            raise UserError(
-                f"config.json has {field} {value!r}, but only {supported[0]!r} is supported; "
-                "choose a checkpoint of a plain BERT or RoBERTa encoder"
-            )
-    absent = [theirs for _, theirs, default in _FIELDS if default is None and theirs not in fields]
-    if absent:
-        raise UserError(
-            f"config.json lacks {', '.join(absent)}; complete it from the model's source"
-        )
-    ours = {field: fields.get(theirs, default) for field, theirs, default in _FIELDS}
-    padding = fields.get("pad_token_id")
-    ours["pad_token_id"] = (1 if model_type == "roberta" else 0) if padding is None else padding
-    if ours["hidden_size"] % ours["num_heads"]:
-        raise UserError(
-            f"config.json has hidden_size {ours['hidden_size']}, which does not divide by "
-            f"num_attention_heads {ours['num_heads']}; correct one of them"
-        )
-    return BackboneConfig(model_type=model_type, **ours)
-
-
-def config_to_hf(config: BackboneConfig, has_mlm_head: bool) -> dict[str, Any]:
-    """Writes the fields of a Hugging Face `config.json` for the exported directory."""
-    fields = {theirs: getattr(config, field) for field, theirs, _ in _FIELDS}
-    fields |= {field: values[0] for field, values in _REQUIRED_VALUES.items()}
-    return fields | {
-        "architectures": [_ARCHITECTURES[config.model_type][has_mlm_head]],
-        "model_type": config.model_type,
-        "pad_token_id": config.pad_token_id,
-        "tie_word_embeddings": True,
-        "dtype": "float32",
-    }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -61,7 +61,7 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
 class _Unpickler(pickle.Unpickler):
     """An unpickler to which only tensors and dicts are known.
 
-    What `find_class` hands out are bound methods, dtypes and a class in C: a pickle cannot alter them.
+    `find_class` hands out bound methods, dtypes and a class in C: a pickle cannot alter them.
     """
 
     def __init__(self, archive: zipfile.ZipFile, path: Path):
