@@ -88,7 +88,7 @@ def permute(index: np.ndarray, n: int, seed: Word) -> np.ndarray:
     A shuffle with random access: for one seed the map is a bijection of range(n), and any element
     costs the same, whatever n (up to 2**62). `seed` may be an array that broadcasts with `index`.
     A Feistel network over Z_a x Z_b with a * b just above n; the rare images outside of range(n)
-    walk on along their cycle (Black and Rogaway 2002, sections 3 and 5).
+    walk on along their cycle (generalised Feistel and cycle walking of Black and Rogaway, 2002).
     """
     assert n > 0, "nothing to shuffle"
     shape = np.broadcast_shapes(np.shape(index), np.shape(seed))

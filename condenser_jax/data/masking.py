@@ -102,7 +102,10 @@ def _choose_words(sizes: np.ndarray, budget: np.ndarray, keys: np.ndarray) -> np
     columns = _shuffle_words(sizes, keys)
     chosen = np.zeros(sizes.shape, bool)
     left = budget.copy()
-    rows, width = np.arange(len(sizes)), int(budget.max())  # the first pass needs no more words
+    rows, width = (
+        np.arange(len(sizes)),
+        int(budget.max(initial=0)),
+    )  # the first pass needs no more words
     while rows.size:
         at = rows[:, None], columns[rows, :width]
         size, room = sizes[at], left[rows, None]
