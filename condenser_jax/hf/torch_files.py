@@ -6,6 +6,7 @@ others.
 """
 
 import collections
+import io
 import math
 import pickle
 import zipfile
@@ -72,7 +73,7 @@ class _Unpickler(pickle.Unpickler):
         root = found[0].removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise UserError(f"{path} was saved by a big-endian machine; {_REMEDY} on a common one")
-        super().__init__(archive.open(found[0]))
+        super().__init__(io.BytesIO(archive.read(found[0])))
         self._archive, self._path, self._root = archive, path, root
         self._storages: dict[str, np.ndarray] = {}
 

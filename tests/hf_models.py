@@ -1,0 +1,76 @@
+"""Tiny encoders with random weights, as docs/design.md section 4 has them, for tests of hf/."""
+
+from typing import Any
+
+import numpy as np
+
+from condenser_jax.hf.names import unflatten
+from condenser_jax.models.config import BackboneConfig
+
+VOCABULARY = {"bert": 61, "roberta": 131}  # odd on purpose: padded to 128 and 256
+
+
+def tiny_config(model_type: str) -> BackboneConfig:
+    """Two layers of width 32; all sizes differ, so that no two axes can be mistaken for another."""
+    is_roberta = model_type == "roberta"
+    return BackboneConfig(
+        vocab_size=VOCABULARY[model_type],
+        model_type=model_type,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        intermediate_size=48,
+        max_positions=42 if is_roberta else 40,
+        type_vocab_size=1 if is_roberta else 2,
+        layer_norm_eps=1e-5 if is_roberta else 1e-12,
+        pad_token_id=1 if is_roberta else 0,
+    )
+
+
+def random_params(
+    config: BackboneConfig, seed: int = 0, num_head_layers: int = 2
+) -> dict[str, Any]:
+    """All three groups; rows of the padding of the vocabulary are zero."""
+    rng = np.random.default_rng(seed)
+    shapes = {f"backbone/{path}": shape for path, shape in _embedding_shapes(config).items()}
+    for layer in range(config.num_layers):
+        shapes |= _layer_shapes(config, f"backbone/layers/layer_{layer}/")
+    for layer in range(num_head_layers):
+        shapes |= _layer_shapes(config, f"condenser_head/layer_{layer}/")
+    width = config.hidden_size
+    shapes |= {"mlm_head/transform/kernel": (width, width), "mlm_head/transform/bias": (width,)}
+    shapes |= {"mlm_head/layer_norm/scale": (width,), "mlm_head/layer_norm/bias": (width,)}
+    shapes |= {"mlm_head/bias": (config.padded_vocab_size,)}
+    leaves = {path: _draw(rng, path, shape) for path, shape in shapes.items()}
+    for path in ("backbone/embeddings/word/embedding", "mlm_head/bias"):
+        leaves[path][config.vocab_size :] = 0
+    return unflatten(leaves)
+
+
+def _draw(rng: np.random.Generator, path: str, shape: tuple[int, ...]) -> np.ndarray:
+    centre = 1.0 if path.endswith("scale") else 0.0
+    return (centre + 0.2 * rng.standard_normal(shape)).astype(np.float32)
+
+
+def _embedding_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    width = config.hidden_size
+    return {
+        "embeddings/word/embedding": (config.padded_vocab_size, width),
+        "embeddings/position/embedding": (config.max_positions, width),
+        "embeddings/token_type/embedding": (config.type_vocab_size, width),
+        "embeddings/layer_norm/scale": (width,),
+        "embeddings/layer_norm/bias": (width,),
+    }
+
+
+def _layer_shapes(config: BackboneConfig, prefix: str) -> dict[str, tuple[int, ...]]:
+    width, inner = config.hidden_size, config.intermediate_size
+    kernels = {f"attention/{name}": (width, width) for name in ("query", "key", "value", "output")}
+    kernels |= {"feed_forward/intermediate": (width, inner), "feed_forward/output": (inner, width)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in kernels.items():
+        shapes |= {f"{prefix}{name}/kernel": shape, f"{prefix}{name}/bias": shape[1:]}
+    for part in ("attention", "feed_forward"):
+        for leaf in ("scale", "bias"):
+            shapes[f"{prefix}{part}/layer_norm/{leaf}"] = (width,)
+    return shapes
