@@ -24,13 +24,16 @@ Rows = slice | np.ndarray
 
 
 class SpanStore(Protocol):
-    """What batches ask of prepared spans: lengths in tokens, and windows of their ids."""
+    """What batches ask of prepared spans (`store.Spans`): where they lie, and windows of them."""
 
     @property
-    def lengths(self) -> np.ndarray: ...  # int [S]
+    def offsets(self) -> np.ndarray: ...  # int64 [S + 1]
 
-    def gather(self, indices: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-        """int32 [B, length]: ids of span indices[b] from its token starts[b] on; any padding."""
+    def gather(
+        self, indices: np.ndarray, starts: np.ndarray, length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids int32 [B, length] of span indices[b] from its token starts[b] on, right-padded,
+        and the lengths int32 [B] of these windows."""
         ...
 
 
@@ -39,7 +42,7 @@ class SpanBatches:
 
     spans: one store, or (store, weight) pairs. A mixture's sources are interleaved evenly by their
     weights (no draw: after any number of rows each source has given its share to within one row
-    per source before it), and each source walks its own shuffles.
+    per source before it; shares below 2**-21 are none), and each walks its own shuffles.
     Raises UserError for a source without spans, weights that are not positive, or a max_length
     that leaves no room for a token.
     """
@@ -66,7 +69,7 @@ class SpanBatches:
     @property
     def num_spans(self) -> int:
         """Spans of all sources together: the rows of an epoch."""
-        return sum(len(source.lengths) for source in self.sources)
+        return sum(len(source.offsets) - 1 for source in self.sources)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,7 +93,7 @@ class SpanBatches:
 
     def _draw(self, number: int, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the stream of a source -> the spans there, and their rows' keys."""
-        total = len(self.sources[number].lengths)
+        total = len(self.sources[number].offsets) - 1
         epoch, within = np.divmod(position, total)
         span = permute(within, total, hash_u64(SHUFFLE, self.seed, number, epoch))
         return span, hash_u64(ROW, self.seed, number, epoch, span)
@@ -154,7 +157,7 @@ def _check(sources: Sequence[SpanStore], max_length: int) -> None:
             f"max_length {max_length} leaves no room between [CLS] and [SEP]; use 3 or more"
         )
     for number, source in enumerate(sources):
-        if len(source.lengths) == 0:
+        if len(source.offsets) < 2:
             raise UserError(
                 f"data source {number} holds no spans; expected at least one: check that its "
                 "documents are not empty and not all dropped as copies"
@@ -199,16 +202,14 @@ def _read_windows(
     (the reference cuts twice, with two draws, and masks one window with the mask of another).
     """
     room = max_length - 2
-    lengths = np.asarray(source.lengths[span], np.int64)
+    lengths = np.asarray(source.offsets[span + 1] - source.offsets[span])
     starts = integers_below(np.maximum(lengths - room, 0) + 1, WINDOW, keys)
-    body = np.minimum(lengths, room).astype(np.int32)
-    column = np.arange(max_length, dtype=np.int32)
-    ids = np.empty((len(span), max_length), np.int32)
-    ids[:, 1:-1] = source.gather(span, starts, room)
-    ids = np.where(column <= body[:, None], ids, np.int32(vocabulary.pad_id))
+    ids = np.full((len(span), max_length), vocabulary.pad_id, np.int32)
+    ids[:, 1:-1], body = source.gather(span, starts, room)
     ids[:, 0] = vocabulary.cls_id
     ids[np.arange(len(span)), body + 1] = vocabulary.sep_id
-    return ids, (column < body[:, None] + 2).astype(np.int32)
+    attention_mask = np.arange(max_length) < body[:, None] + 2
+    return ids, attention_mask.astype(np.int32)
 
 
 def _masked(
