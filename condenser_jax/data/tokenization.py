@@ -1,0 +1,155 @@
+"""Tokenizers: a WordPiece trained on our own text, any tokenizer of the hub, and a hash to tell
+them apart.
+
+Text is encoded by the fast backend of the `tokenizers` package alone, so that the processes which
+prepare data never import transformers.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from condenser_jax.errors import UserError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0..4
+MIN_VOCAB_SIZE = 64
+TRAINING_CHARACTERS = 200_000_000  # later text adds hardly a piece, only hours and memory
+
+
+def _first(texts: Iterable[str], characters: int) -> Iterator[str]:
+    for text in texts:
+        yield text
+        characters -= len(text)
+        if characters <= 0:
+            return
+
+
+def train_wordpiece(
+    texts: Iterable[str],
+    vocab_size: int,
+    directory: str | os.PathLike[str],
+    max_length: int,
+    lowercase: bool = True,
+) -> Path:
+    """Trains a WordPiece tokenizer as BERT has it and saves it as transformers does, with
+    vocab.txt.
+
+    The same texts give the same files. At most the first TRAINING_CHARACTERS are read. Returns
+    `directory`; raises UserError for a vocabulary too small, or for texts without a single letter.
+    """
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    if vocab_size < MIN_VOCAB_SIZE:
+        raise UserError(
+            f"vocab_size {vocab_size} is too small for a WordPiece; use {MIN_VOCAB_SIZE} or more"
+        )
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    tokenizer.train_from_iterator(_first(texts, TRAINING_CHARACTERS), trainer)
+    if tokenizer.get_vocab_size() <= len(SPECIAL_TOKENS):
+        raise UserError(
+            "a tokenizer cannot be trained: the source has no text; check its path and field"
+        )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return _save(tokenizer, Path(directory), max_length, lowercase)
+
+
+def _save(tokenizer: Any, directory: Path, max_length: int, lowercase: bool) -> Path:
+    from transformers import BertTokenizerFast  # type: ignore[attr-defined]
+
+    wrapped = BertTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_length, do_lower_case=lowercase
+    )
+    wrapped.save_pretrained(directory)
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    (directory / "vocab.txt").write_text(
+        "".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8"
+    )
+    return directory
+
+
+def load_tokenizer(path_or_id: str | os.PathLike[str]) -> Any:
+    """Returns the fast tokenizer of a directory or of a hub id.
+
+    Raises UserError when there is none, or none with a fast backend.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path_or_id))
+    except Exception as error:  # OSError, ValueError, and what the hub's client raises
+        raise UserError(
+            f"no tokenizer at {os.fspath(path_or_id)!r}: expected a directory with tokenizer.json, "
+            "or a hub id and a network"
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"the tokenizer {os.fspath(path_or_id)!r} has no fast backend (tokenizer.json)"
+        )
+    return tokenizer
+
+
+def save_tokenizer(path_or_id: str | os.PathLike[str], directory: Path) -> Any:
+    """Loads a tokenizer, saves it to `directory` (with vocab.txt, where it has one), and returns
+    it.
+    """
+    tokenizer = load_tokenizer(path_or_id)
+    tokenizer.save_pretrained(directory)
+    vocabulary = Path(path_or_id) / "vocab.txt"
+    if vocabulary.is_file():
+        shutil.copyfile(vocabulary, directory / "vocab.txt")
+    return tokenizer
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Returns a hash of how a tokenizer encodes; of a directory, a hub id, or a loaded tokenizer.
+
+    Its truncation, padding and maximum length do not count: they do not change an id.
+    """
+    if isinstance(tokenizer, str | os.PathLike):
+        path = Path(tokenizer) / "tokenizer.json"
+        text = (
+            path.read_text("utf-8") if path.is_file() else _backend_json(load_tokenizer(tokenizer))
+        )
+    else:
+        text = _backend_json(tokenizer)
+    described = json.loads(text)
+    for key in ("truncation", "padding"):
+        described.pop(key, None)
+    canonical = json.dumps(described, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def _backend_json(tokenizer: Any) -> str:
+    return tokenizer.backend_tokenizer.to_str()
+
+
+def load_backend(directory: str | os.PathLike[str]) -> Any:
+    """Returns the `tokenizers.Tokenizer` of a saved directory: encodes without truncation or
+    padding.
+    """
+    import tokenizers
+
+    backend = tokenizers.Tokenizer.from_file(str(Path(directory) / "tokenizer.json"))
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def encode(backend: Any, texts: list[str]) -> list[list[int]]:
+    """Returns the ids of every text, without special tokens."""
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
