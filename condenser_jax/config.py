@@ -20,7 +20,7 @@ Section = TypeVar("Section")
 class DataConfig:
     """What is trained on, and how it is cut and masked."""
 
-    source: str | tuple = "docstrings:"  # "kind:where", or ((source, weight), ...) for a mixture
+    source: str = "docstrings:"  # "kind:where", or a mixture "0.8 kind:where + 0.2 kind:where"
     directory: str = ""  # where prepared data is kept; "": the cache directory
     tokenizer: str = ""  # directory or hub id; "": that of model.init, else one trained on the source
     vocab_size: int = 8192  # of a tokenizer trained here

@@ -17,6 +17,10 @@ class UserError(ValueError):
     """
 
 
+class RunFailed(Exception):
+    """The run cannot go on (a loss that is not finite): one clear line, exit status 1."""
+
+
 class Preempted(Exception):
     """The run was asked to stop (SIGTERM), saved itself and can be resumed: exit status 75."""
 

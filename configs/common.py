@@ -94,10 +94,9 @@ def paper(config: ConfigDict) -> None:
 
     `datasets` 5 reads parquet alone. `wikimedia/wikipedia` is published as parquet; the BookCorpus id is unverified.
     """
-    config.data.source = (
-        ("hf:wikimedia/wikipedia:20231101.en", 0.8),  # unverified here: no hub at hand
-        ("hf:bookcorpus/bookcorpus", 0.2),  # unverified: has to be a parquet version
-    )
+    # Both ids are unverified here (no hub at hand); BookCorpus has to be a version in parquet.
+    wikipedia, books = "hf:wikimedia/wikipedia:20231101.en", "hf:bookcorpus/bookcorpus"
+    config.data.source = f"0.8 {wikipedia} + 0.2 {books}"
     config.data.max_length = 128
     config.data.heldout_share = 0.0005
     config.model.init = "bert-base-uncased"

@@ -37,20 +37,28 @@ def choose_pairs(documents: np.ndarray, limit: int, seed: int) -> np.ndarray:
 
 
 def span_retrieval_evaluator(
-    embed: Callable, batches: Sequence[Mapping[str, np.ndarray]], pairs: int, mesh: Mesh
+    embed: Callable, sides: Sequence[Sequence[Mapping[str, np.ndarray]]], mesh: Mesh
 ) -> Callable[[Params, Frozen], dict[str, float]]:
-    """Builds the evaluation over unmasked batches of 2 * `pairs` spans: all first spans, then all second ones.
+    """Builds the evaluation.
+
+    Args:
+      embed: (params, frozen, batch) -> text vectors [B, D].
+      sides: unmasked batches of the first spans, and of their partners in the same order; rows that attend to a lone CLS only
+        fill up a batch.
 
     Returns:
-      (params, frozen) -> {"span_retrieval@1", "span_retrieval_mrr"}: the rank of a span's partner by dot product among all second spans.
+      (params, frozen) -> {"span_retrieval@1", "span_retrieval_mrr"}: the rank of a span's partner by dot product among all partners.
     """
-    placed = [place(batch, mesh) for batch in batches]
+    placed = [[place(batch, mesh) for batch in side] for side in sides]
+    real = [np.concatenate([batch["attention_mask"].sum(1) > 1 for batch in side]) for side in sides]
     compiled = jax.jit(embed, out_shardings=replicated(mesh))
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
-        vectors = np.concatenate([compiled(params, frozen, batch) for batch in placed])
-        vectors = vectors[: 2 * pairs].astype(np.float32)
-        ranks = ranks_of_partners(vectors[:pairs] @ vectors[pairs:].T)
+        first, second = (
+            np.concatenate([compiled(params, frozen, batch) for batch in side])[rows]
+            for side, rows in zip(placed, real, strict=True)
+        )
+        ranks = ranks_of_partners(first.astype(np.float32) @ second.astype(np.float32).T)
         return {
             "span_retrieval@1": float((ranks == 1).mean()),
             "span_retrieval_mrr": float((1.0 / ranks).mean()),

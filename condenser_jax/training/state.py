@@ -14,7 +14,7 @@ from condenser_jax.types import Array, Params, Tree
 class TrainState:
     """What a checkpoint holds. Randomness is no part of it: keys are fold_in(seed, step)."""
 
-    step: Array  # int32 []: batches consumed
+    step: Array  # int32 []: batches consumed; stays at the first step that was not finite
     params: dict[str, Tree]
     opt_state: dict[str, Any]
     updates: dict[str, Array]  # per group and per phase: how often it was updated

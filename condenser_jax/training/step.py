@@ -33,8 +33,8 @@ def make_step(
     """The step function (to be compiled) of the given active phases.
 
     Returns:
-      (state, frozen, batch) -> (state, metrics "phase/name"). Once a loss or a gradient norm is not finite, `finite` turns False
-      and no update is applied any more.
+      (state, frozen, batch) -> (state, metrics "phase/name"). Once a loss or a gradient norm is not finite, `finite` turns False,
+      no update is applied any more, and `step` stays at the step that failed.
     """
     groups = objective.groups_of(active)
 
@@ -95,5 +95,5 @@ def _update(state, grads, optimizers, active, finite) -> TrainState:
     for name in (*active, *grads):
         updates[name] = updates[name] + finite
     return state.replace(
-        step=state.step + 1, params=params, opt_state=opt_state, updates=updates, finite=finite
+        step=state.step + finite, params=params, opt_state=opt_state, updates=updates, finite=finite
     )

@@ -1,0 +1,218 @@
+"""From a configuration to a run: corpus, encoder, objective, optimizers, evaluations."""
+
+import dataclasses
+import logging
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from condenser_jax.config import ModelConfig, RunComputeConfig, RunConfig
+from condenser_jax.corpus import Corpus, heldout_evaluation, prepare_corpus, span_batches
+from condenser_jax.data.tokenization import tokenizer_hash
+from condenser_jax.errors import UserError, choose
+from condenser_jax.evaluation.masked_lm import log_unigram
+from condenser_jax.hf.card import EncoderCard
+from condenser_jax.hf.load import Checkpoint, check_vocabulary, load_checkpoint
+from condenser_jax.methods import METHODS
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.objectives.base import Objective, check_accumulation
+from condenser_jax.training.flops import train_flops_per_token
+from condenser_jax.training.loop import Run
+from condenser_jax.training.optimizers import build_optimizers
+from condenser_jax.training.sharding import check_batch, make_mesh
+
+log = logging.getLogger("condenser_jax")
+MODEL_TYPES = ("bert", "roberta")
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+class Built(NamedTuple):
+    """A run, and what its work directory and its export need to know besides."""
+
+    run: Run
+    corpus: Corpus
+    backbone: BackboneConfig
+    card: EncoderCard
+    notes: list[str]  # where weights came from
+
+
+def build(config: RunConfig) -> Built:
+    """Builds a run; prepares its data if that has not been done. Raises UserError for what does not fit."""
+    training = config.training
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    check_batch(training.batch_size, mesh, training.accumulate)
+    check_batch(config.evaluation.batch_size, mesh)
+    _check_rhythm(config)
+    checkpoint = load_checkpoint(config.model.init) if config.model.init else None
+    named = str(checkpoint.tokenizer_path or "") if checkpoint else ""
+    corpus = prepare_corpus(config.data, config.seed, config.data.tokenizer or named)
+    backbone = backbone_config(config, corpus, checkpoint)
+    compute = compute_config(config.compute, mesh)
+    method = METHODS[config.objective.name]
+    objective = method.build(backbone, compute, config.objective)
+    check_accumulation(objective, training.accumulate)
+    loaded, notes = initial_groups(objective, checkpoint, config)
+    if checkpoint is None and config.model.unigram_bias:
+        objective = start_at_unigram(objective, corpus.unigram)
+    batches = span_batches(corpus, config.data, training.batch_size, config.seed)
+    run = Run(
+        objective=objective,
+        optimizers=build_optimizers(config.optimizer, objective, training.steps),
+        batches=batches,
+        mesh=mesh,
+        seed=config.seed,
+        steps=training.steps,
+        log_every=training.log_every,
+        eval_every=training.eval_every,
+        save_every=training.save_every,
+        evaluate=heldout_evaluation(
+            corpus, objective, mesh, config.data, config.evaluation, config.seed
+        ),
+        best_metric=method.best_metric,
+        tokens_per_step=training.batch_size * config.data.max_length,
+        flops_per_token=train_flops_per_token(
+            backbone, config.objective, config.data.max_length, config.data.mask_rate
+        ),
+        clip_norm=config.optimizer.clip_norm,
+        accumulate=training.accumulate,
+        threads=training.threads,
+        loaded=loaded,
+    )
+    return Built(run, corpus, backbone, encoder_card(config, corpus), notes)
+
+
+def backbone_config(
+    config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None
+) -> BackboneConfig:
+    """The architecture: the checkpoint's, or from scratch the configuration's."""
+    model = config.model
+    if checkpoint:
+        check_vocabulary(checkpoint.config, corpus.tokenizer)
+        backbone = checkpoint.config
+    else:
+        backbone = backbone_from_scratch(model, corpus)
+    rates = {
+        name: getattr(model, name)
+        for name in ("hidden_dropout", "attention_dropout")
+        if getattr(model, name) is not None
+    }
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise UserError(f"model.{name} is {rate}; expected a share of at least 0 and under 1.")
+    if config.data.max_length > backbone.max_length:
+        raise UserError(
+            f"data.max_length {config.data.max_length} is longer than the {backbone.max_length} positions "
+            f"of the encoder; use {backbone.max_length} or less."
+        )
+    return dataclasses.replace(backbone, **rates)
+
+
+def backbone_from_scratch(model: ModelConfig, corpus: Corpus) -> BackboneConfig:
+    """The architecture that the section `model` describes, with the corpus' vocabulary."""
+    choose("model.model_type", model.model_type, MODEL_TYPES)
+    if model.hidden_size % model.num_heads:
+        raise UserError(
+            f"model.hidden_size {model.hidden_size} is not divisible by model.num_heads {model.num_heads}."
+        )
+    roberta = model.model_type == "roberta"
+    pad_id = corpus.vocabulary.pad_id
+    return BackboneConfig(
+        vocab_size=corpus.vocabulary.size,
+        model_type=model.model_type,
+        hidden_size=model.hidden_size,
+        num_layers=model.num_layers,
+        num_heads=model.num_heads,
+        intermediate_size=model.intermediate_size,
+        max_positions=model.max_positions + (pad_id + 1 if roberta else 0),
+        type_vocab_size=1 if roberta else 2,
+        layer_norm_eps=1e-5 if roberta else 1e-12,
+        initializer_range=model.initializer_range,
+        pad_token_id=pad_id,
+    )
+
+
+def compute_config(config: RunComputeConfig, mesh: Mesh) -> ComputeConfig:
+    """Resolves what is `auto` for the devices at hand."""
+    choose("compute.dtype", config.dtype, DTYPES)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    auto = "float32" if on_cpu else "bfloat16"
+    return ComputeConfig(
+        dtype=auto if config.dtype == "auto" else config.dtype,
+        scan_layers=not on_cpu if config.scan_layers is None else config.scan_layers,
+        remat=config.remat,
+        lean=config.lean,
+    )
+
+
+def initial_groups(
+    objective: Objective, checkpoint: Checkpoint | None, config: RunConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """The groups that start from the checkpoint, and a line on the origin of each group."""
+    trained = dict.fromkeys(group for phase in objective.phases for group in phase.trains)
+    if checkpoint is None:
+        return {}, [f"weights: {group} from scratch" for group in trained]
+    loaded = {group: checkpoint.params[group] for group in trained if group in checkpoint.params}
+    notes = [f"weights: {note}" for note in checkpoint.notes]
+    layers = getattr(config.objective, "head_layers", None)
+    head = loaded.get("condenser_head")
+    if head is not None and layers != len(head):
+        raise UserError(
+            f"the condenser head of {config.model.init} has {len(head)} layers, objective.head_layers is "
+            f"{layers}; set --config.objective.head_layers={len(head)}."
+        )
+    if "condenser_head" in trained and head is None:
+        copied = config.objective.head_init == "late"
+        notes.append(f"weights: condenser_head {'copied from late layers' if copied else 'random'}")
+        if not copied and not config.objective.head_warmup_steps:
+            log.warning(
+                "THE CONDENSER HEAD IS RANDOM on a trained backbone. That is right for a BERT checkpoint; on a Condenser it will "
+                "likely corrupt the rest of the model: load its head, or use objective.head_init=late or "
+                "objective.head_warmup_steps."
+            )
+    return loaded, notes
+
+
+def start_at_unigram(objective: Objective, unigram: np.ndarray) -> Objective:
+    """The objective with its MLM bias born at the log unigram of the training tokens."""
+    bias = log_unigram(unigram).astype(np.float32)
+
+    def init(key, loaded):
+        params = dict(objective.init(key, loaded))
+        head = dict(params["mlm_head"])
+        head["bias"] = jnp.zeros_like(head["bias"]).at[: len(bias)].set(bias)
+        return params | {"mlm_head": head}
+
+    return dataclasses.replace(objective, init=init)
+
+
+def encoder_card(config: RunConfig, corpus: Corpus) -> EncoderCard:
+    """How texts become vectors with this encoder: the late CLS as it is."""
+    return EncoderCard(
+        query_max_length=config.data.max_length,
+        passage_max_length=config.data.max_length,
+        tokenizer_hash=tokenizer_hash(corpus.tokenizer_directory),
+        has_trained_mlm_head=getattr(config.objective, "late_mlm", True),
+    )
+
+
+def _check_rhythm(config: RunConfig) -> None:
+    for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep"):
+        value = getattr(config.training, name)
+        if value < 1:
+            raise UserError(f"training.{name} is {value}; expected at least 1.")
+    if len(config.training.profile) not in (0, 2):
+        raise UserError(
+            f"training.profile is {config.training.profile}; expected (first, last) step, or () for no trace."
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions and devices that a result depends on."""
+    import importlib.metadata
+
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return found | {"device": f"{jax.device_count()} x {jax.devices()[0].device_kind}"}

@@ -1,0 +1,142 @@
+"""One training run from configuration to finished work directory: the recipe that launch/train.py follows."""
+
+import contextlib
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from condenser_jax.build import Built, build, versions
+from condenser_jax.config import RunConfig
+from condenser_jax.hf.card import write_card
+from condenser_jax.training.checkpoints import Checkpoints
+from condenser_jax.training.dry_run import describe_run, dry_run
+from condenser_jax.training.hooks import (
+    Hook,
+    MetricsFile,
+    Profile,
+    Progress,
+    TensorBoard,
+    WeightsAndBiases,
+    duration,
+)
+from condenser_jax.training.loop import Loop
+from condenser_jax.training.signals import graceful_stop
+from condenser_jax.training.workdir import Workdir, cut_metrics, open_workdir, write_json
+
+log = logging.getLogger("condenser_jax")
+
+
+def print_dry_run(config: RunConfig) -> None:
+    """Prints what a run would cost, and stops."""
+    built = build(config)
+    for line in (*built.notes, *dry_run(built.run, built.run.batches.steps_per_epoch)):
+        print(line, flush=True)
+
+
+def train(config: RunConfig, path: str | Path, began: float) -> Workdir:
+    """Starts or resumes the run of `path` and brings it to its end.
+
+    Args:
+      began: when the command started, seconds since the epoch.
+
+    Raises UserError where configuration, data and work directory do not fit; RunFailed; Preempted.
+    """
+    stored = dataclasses.asdict(config)
+    built = build(config)
+    workdir = open_workdir(path, stored, built.corpus.hashes)
+    _write_companions(workdir, built)
+    for line in (*built.notes, *describe_run(built.run)):
+        log.info("%s", line)
+    with (
+        Checkpoints(workdir.checkpoints, keep=config.training.keep) as checkpoints,
+        graceful_stop() as stop,
+    ):
+        start, state, record = _start(built, checkpoints, workdir)
+        cut_metrics(workdir.metrics, record.get("metrics_offset", 0))
+        file = MetricsFile(workdir.metrics)
+        loop = Loop(
+            built.run,
+            state,
+            checkpoints,
+            _hooks(config, workdir, file, start, stored),
+            stop,
+            history=record.get("history"),
+            metrics_offset=lambda: file.offset,
+        )
+        loop.train(start, began)
+        checkpoints.wait()
+    _write_result(workdir, loop.history)
+    return workdir
+
+
+def _start(built: Built, checkpoints: Checkpoints, workdir: Workdir) -> tuple[int, Any, dict]:
+    """(first step to run, state, record) of a fresh run or of the latest checkpoint."""
+    latest = checkpoints.latest_step
+    if latest is None:
+        return 0, built.run.initial_state(), {}
+    state, record = checkpoints.restore(latest, built.run.abstract_state())
+    log.info("resumed %s after step %d of %d", workdir.root, latest, built.run.steps)
+    return latest, state, record
+
+
+def _hooks(
+    config: RunConfig, workdir: Workdir, file: MetricsFile, start: int, stored: dict[str, Any]
+) -> list[Hook]:
+    """What listens to the run; on several hosts the first alone writes."""
+    training = config.training
+    hooks: list[Hook] = []
+    if training.profile:
+        hooks.append(Profile(workdir.root / "profile", *training.profile))
+    if jax.process_index() > 0:
+        return hooks
+    hooks += [file, Progress(training.steps, start)]
+    if training.tensorboard:
+        hooks.append(TensorBoard(workdir.tensorboard, start))
+    if training.wandb:
+        hooks.append(WeightsAndBiases(training.wandb, workdir.root, stored))
+    return hooks
+
+
+def _write_companions(workdir: Workdir, built: Built) -> None:
+    """Tokenizer and encoder card: with them the work directory explains itself."""
+    if not workdir.tokenizer.is_dir():
+        half = workdir.tokenizer.with_name("tokenizer.half")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(half)
+        shutil.copytree(built.corpus.tokenizer_directory, half)
+        half.rename(workdir.tokenizer)
+    write_card(built.card, workdir.card)
+    facts = {
+        "backbone": dataclasses.asdict(built.backbone),
+        "weights": built.notes,
+        "data": [prepared.card for prepared, _ in built.corpus.sources],
+        "versions": versions(),
+    }
+    write_json(workdir.facts, facts)
+
+
+def _write_result(workdir: Workdir, history: dict[str, Any]) -> None:
+    """result.json: the held-out figures before and after, for people, plots and the model card."""
+    write_json(workdir.result, history)
+
+
+def closing_words(workdir: Workdir, history: dict[str, Any], seconds: float) -> str:
+    """What a finished run tells its user: the figures before and after, and where to go next."""
+    before, after = history["first"], history["last"]
+    rows = [f"{'held out':<24}{'before':>10}{'after':>10}"]
+    for name, value in after.items():
+        rows.append(f"{name:<24}{before.get(name, float('nan')):>10.3f}{value:>10.3f}")
+    state = "head" if "head_loss" in after else "late"
+    gain = after["unigram"] - after[f"{state}_loss"]
+    rows += [
+        "",
+        f"{state} MLM loss {after[f'{state}_loss']:.3f} nats, {gain:.2f} under the training unigram's {after['unigram']:.3f} "
+        "on the very same masked tokens",
+        f"finished in {duration(seconds)}; work directory: {workdir.root}",
+        f"export: python launch/export.py --workdir={workdir.root} --output={workdir.root}/export",
+    ]
+    return "\n".join(rows)

@@ -1,0 +1,241 @@
+"""The loop, for every method: batches in, steps, logs, evaluations and checkpoints out.
+
+It knows phases and their schedule, nothing of what they mean. Order of one round: step, log, evaluate, save, stop if asked to.
+A save is always preceded by a log, so that a resumed run averages its metrics over the same windows as one never interrupted.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from condenser_jax.data.batches import load_batches
+from condenser_jax.errors import Preempted, RunFailed
+from condenser_jax.objectives.base import Objective
+from condenser_jax.training.checkpoints import Checkpoints
+from condenser_jax.training.hooks import Hook
+from condenser_jax.training.metrics import Clock, Means, model_flops_utilisation
+from condenser_jax.training.sharding import (
+    batch_sharding,
+    local_rows,
+    parameter_shardings,
+    to_global,
+)
+from condenser_jax.training.signals import StopRequest
+from condenser_jax.training.state import TrainState, create_state
+from condenser_jax.training.step import make_step
+from condenser_jax.types import Frozen, Params
+
+log = logging.getLogger("condenser_jax")
+IN_FLIGHT = 2  # steps that the host may be ahead of the device: a stop request is seen soon
+
+
+class Batches(Protocol):
+    """Random access to global batches: what the loop asks of the data."""
+
+    batch_size: int
+
+    def batch(self, step: int, rows: Any = ...) -> dict[str, np.ndarray]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that a run is, built from its configuration; the state is made or restored from it."""
+
+    objective: Objective
+    optimizers: dict[str, optax.GradientTransformation]
+    batches: Batches
+    mesh: Mesh
+    seed: int
+    steps: int
+    log_every: int
+    eval_every: int
+    save_every: int
+    evaluate: Callable[[Params, Frozen], dict[str, float]]  # {name: value}, written as heldout/name
+    best_metric: str  # the lower-is-better figure that names the best checkpoint
+    tokens_per_step: int
+    flops_per_token: float  # that the step needs, forward and backward
+    clip_norm: float | None = None
+    accumulate: int = 1
+    threads: int = 1
+    loaded: Params = dataclasses.field(default_factory=dict)  # groups that start from a checkpoint
+    frozen: Frozen = dataclasses.field(default_factory=dict)
+
+    def create(self, key: jax.Array, loaded: Params) -> TrainState:
+        """The state before the first step, as a function to be compiled."""
+        return create_state(self.objective, self.optimizers, key, loaded)
+
+    def abstract_state(self) -> TrainState:
+        """The state's shapes, dtypes and shardings; nothing is allocated."""
+        shapes = jax.eval_shape(self.create, jax.random.key(self.seed), self.loaded)
+        shardings = parameter_shardings(shapes, self.mesh)
+        return jax.tree.map(
+            lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings
+        )
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step; weights are born sharded."""
+        shardings = jax.tree.map(lambda s: s.sharding, self.abstract_state())
+        loaded = {
+            group: jax.tree.map(jax.device_put, tree, shardings.params[group])
+            for group, tree in self.loaded.items()
+        }
+        return jax.jit(self.create, out_shardings=shardings)(jax.random.key(self.seed), loaded)
+
+    def compile_step(self, active: tuple[str, ...]) -> jax.stages.Compiled:
+        """The step of a set of active phases, compiled for this run's mesh and batch."""
+        function = make_step(
+            self.objective,
+            self.optimizers,
+            active,
+            seed=self.seed,
+            clip_norm=self.clip_norm,
+            accumulate=self.accumulate,
+        )
+        state = self.abstract_state()
+        out = (jax.tree.map(lambda s: s.sharding, state), NamedSharding(self.mesh, PartitionSpec()))
+        frozen = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.frozen
+        )
+        jitted = jax.jit(function, donate_argnums=0, out_shardings=out)
+        return jitted.lower(state, frozen, self.abstract_batch()).compile()
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a global batch, sharded over the mesh."""
+        one_row = self.batches.batch(0, slice(0, 1))
+        size, place = self.batches.batch_size, batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((size, *row.shape[1:]), row.dtype, sharding=place)
+            for name, row in one_row.items()
+        }
+
+
+class Loop:
+    """One run in progress. `history` is what evaluations have found, and travels in the checkpoint."""
+
+    def __init__(
+        self,
+        run: Run,
+        state: TrainState,
+        checkpoints: Checkpoints,
+        hooks: Sequence[Hook],
+        stop: StopRequest,
+        *,
+        history: dict[str, Any] | None = None,
+        metrics_offset: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.run, self.state, self.checkpoints = run, state, checkpoints
+        self.hooks, self.stop, self.metrics_offset = hooks, stop, metrics_offset
+        self.history = history or {}
+        self._steps: dict[tuple[str, ...], jax.stages.Compiled] = {}
+        self._means, self._clock, self._flying = Means(), Clock(), list[Any]()
+
+    def train(self, start: int, began: float) -> None:
+        """Runs steps start..run.steps - 1. `began` is when the command started (time.time()).
+
+        Raises Preempted once the state is saved after a stop request, RunFailed where a loss or gradient is not finite.
+        """
+        run = self.run
+        if start == 0:
+            self._evaluate(0)
+        rows = local_rows(run.batches.batch_size, run.mesh)
+        loader = load_batches(run.batches, rows, start, run.steps, threads=run.threads)
+        try:
+            with contextlib.closing(loader):
+                for step, batch in loader:
+                    self._step(step, batch)
+                    if step == start:
+                        jax.block_until_ready(self.state.step)
+                        log.info("first step done %.1f s after the start", time.time() - began)
+                        self._clock.read()
+                    self._after(step + 1)
+        finally:
+            for hook in self.hooks:
+                hook.on_end()
+
+    def _step(self, step: int, batch: dict[str, np.ndarray]) -> None:
+        for hook in self.hooks:
+            hook.on_step(step)
+        active = self.run.objective.schedule.active(step)
+        if active not in self._steps:
+            with self._clock.paused():
+                began = time.time()
+                self._steps[active] = self.run.compile_step(active)
+                log.info("compiled the step of %s in %.1f s", "+".join(active), time.time() - began)
+        placed = to_global(batch, self.run.mesh, self.run.batches.batch_size)
+        self.state, metrics = self._steps[active](self.state, self.run.frozen, placed)
+        self._means.add(metrics)
+        self._clock.count(self.run.tokens_per_step)
+        self._flying.append(next(iter(metrics.values())))
+        if len(self._flying) > IN_FLIGHT:
+            jax.block_until_ready(self._flying.pop(0))
+
+    def _after(self, done: int) -> None:
+        """Logs, evaluates and saves where it is time to, and leaves if asked to."""
+        run, last = self.run, done == self.run.steps
+        stopping = self.stop.agreed(done)
+        saves = last or stopping or done % run.save_every == 0
+        if saves or done % run.log_every == 0:
+            self._log(done)
+        with self._clock.paused():
+            if (last or done % run.eval_every == 0) and not stopping:
+                self._evaluate(done)
+            if saves:
+                self._save(done)
+        if stopping and not last:
+            self.checkpoints.wait()
+            raise Preempted(f"stopped as asked after step {done}; the run is saved and can be resumed")
+
+    def _log(self, done: int) -> None:
+        metrics = self._means.read()
+        self._check_finite()
+        pace = self._clock.read()
+        if "tokens_per_second" in pace:
+            devices = self.run.mesh.devices
+            mfu = model_flops_utilisation(
+                pace["tokens_per_second"],
+                self.run.flops_per_token,
+                devices.size,
+                devices.flat[0].device_kind,
+            )
+            pace |= {} if mfu is None else {"mfu": mfu}
+        for hook in self.hooks:
+            hook.on_log(done, metrics | pace)
+
+    def _evaluate(self, done: int) -> None:
+        figures = self.run.evaluate(self.state.params, self.run.frozen)
+        self.history.setdefault("first", figures)
+        self.history["last"] = figures
+        value = figures[self.run.best_metric]
+        if done and value < self.history.get("best", {}).get("value", float("inf")):
+            self.history["best"] = {"step": done, "value": value}
+        self.history["evaluated"] = done
+        for hook in self.hooks:
+            hook.on_eval(done, {f"heldout/{name}": value for name, value in figures.items()})
+
+    def _save(self, done: int) -> None:
+        self._check_finite()
+        record = {
+            "step": done,
+            "history": self.history,
+            "metrics_offset": self.metrics_offset(),
+        }
+        fresh = self.history.get("evaluated") == done
+        metric = self.history["last"][self.run.best_metric] if fresh else None
+        self.checkpoints.save(done, self.state, record, metric)
+
+    def _check_finite(self) -> None:
+        if not bool(self.state.finite):
+            last = self.checkpoints.latest_step
+            kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is step {last}"
+            raise RunFailed(
+                f"the loss or a gradient was not finite at step {int(self.state.step)}; no update was applied since; {kept}. "
+                "Lower optimizer.learning_rate, lengthen optimizer.warmup, or look at that step's batch."
+            )

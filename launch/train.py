@@ -1,0 +1,41 @@
+"""Trains: python launch/train.py --config=configs/condenser.py[:variant] [--workdir=DIR] [--config.key=value]
+
+Started again with the same work directory, a run resumes where it was. `--dry_run` tells what it would cost, and stops.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+BEGAN = time.time()
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import flags  # noqa: E402
+from condenser_jax import command  # noqa: E402
+
+CONFIG = command.config_flag()
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where the run lives; default: runs/<configuration>[-<variant>]"
+)
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what the run would cost, and stop")
+
+
+def main() -> None:
+    """Reads the configuration, then trains or tells what training would cost."""
+    from condenser_jax import run
+    from condenser_jax.config import read_config
+    from condenser_jax.environment import enable_compilation_cache
+    from condenser_jax.methods import METHODS
+
+    enable_compilation_cache()
+    options = {name: method.options for name, method in METHODS.items()}
+    config = read_config(CONFIG.value.to_dict(), options)
+    if DRY_RUN.value:
+        run.print_dry_run(config)
+        return
+    workdir, history = run.train(config, WORKDIR.value or command.default_workdir(), BEGAN)
+    print(run.closing_words(workdir, history, time.time() - BEGAN))
+
+
+if __name__ == "__main__":
+    command.run(main)
