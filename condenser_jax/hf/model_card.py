@@ -71,8 +71,9 @@ def _use(card: EncoderCard) -> str:
             "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
             'vectors = SentenceTransformer("this directory").encode(["a text"])\n```',
             "No pooler is used and none is stored: `AutoModel` reports `pooler.dense` as missing "
-            "and fills it at random unless it is given `add_pooling_layer=False`. Either way the "
-            f"hidden states are the same. `{CARD_FILE}` says all this to programs.",
+            "and fills it at random unless it is given `add_pooling_layer=False`; the MLM head it "
+            "always reports as unexpected. The hidden states are the same either way. "
+            f"`{CARD_FILE}` says all this to programs.",
         ]
     )
 
