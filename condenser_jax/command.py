@@ -1,0 +1,188 @@
+"""What every command of launch/ shares: flags, messages, exit statuses.
+
+    command.config_flag()
+    command.run(main)
+
+A user's mistake is one line on stderr and status 2; being told to stop is no failure; only what
+nobody foresaw shows a stack trace.
+"""
+
+import difflib
+import errno
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from condenser_jax import environment
+from condenser_jax.errors import (
+    EXIT_DONE,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    Preempted,
+    UserError,
+    choose,
+)
+
+CONFIG = "config"
+flags.disclaim_key_flags()  # --help shows what is declared here among the flags of the command
+
+
+def config_flag(default: str | None = None) -> flags.FlagHolder:
+    """Declares --config=FILE[:VARIANT], overridden by --config.key=value; `.value` is locked."""
+    return config_flags.DEFINE_config_file(
+        CONFIG, default, "configuration file, e.g. configs/condenser.py:smoke", lock_config=True
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags, calls `main` and exits with the status of docs/design.md; never returns."""
+    environment.tune_process()
+    set_up_logging()
+    status, message = _outcome(main)
+    if message:
+        print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status == EXIT_FAILURE and _has_peers():
+        # An ordinary exit would wait minutes for peers that wait for us; a lost one they notice.
+        os._exit(status)
+    sys.exit(status)
+
+
+def _outcome(main: Callable[[], None]) -> tuple[int, str]:
+    """Calls `main` and returns (exit status, what to say)."""
+    try:
+        parse_flags(sys.argv)
+        main()
+    except UserError as error:
+        return EXIT_USER_ERROR, f"error: {error}"
+    except Preempted as stop:
+        return EXIT_PREEMPTED, str(stop)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED, "interrupted"
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" while writing {error.filename}" if error.filename else ""
+            return EXIT_USER_ERROR, f"error: disk full{where}; free some space and start again"
+        return EXIT_FAILURE, traceback.format_exc()
+    return EXIT_DONE, ""
+
+
+def _has_peers() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+class _Lines(logging.Formatter):
+    """Plain lines; on a terminal each takes the place of the progress line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return f"{clear}{level}{super().format(record)}"
+
+
+def set_up_logging() -> None:
+    """Shows what `condenser_jax` logs as plain lines on stderr, and silences absl and orbax.
+
+    Their errors reach us as exceptions as well, which say it in one line.
+    """
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines())
+    logger = logging.getLogger("condenser_jax")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def parse_flags(argv: list[str]) -> None:
+    """Parses the command line; raises UserError for what cannot be understood in it."""
+    app.define_help_flags()
+    # `configs/*.py` import each other, and the path of launch/*.py lacks the repository's root.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        _check_config_file(argv)
+    except Exception as error:
+        _check_config_file(argv)
+        _check_config_keys(argv)
+        raise _as_user_error(error) from error
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+
+
+def _as_user_error(error: Exception) -> Exception:
+    """The user's mistake that caused an error of parsing; the error itself if there is none."""
+    mistakes = [cause for cause in _causes(error) if isinstance(cause, UserError)]
+    if mistakes:  # raised by get_config; ml_collections wraps it in its own stack trace
+        return UserError(str(mistakes[-1]))
+    text = str(error).strip()
+    if isinstance(error, flags.Error) and "\n" not in text:
+        return UserError(text)
+    return error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _config_path(argv: list[str]) -> str:
+    """What --config says, read without parsing; "" if it is not given and has no default."""
+    path = flags.FLAGS[CONFIG].default or ""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if name == CONFIG and argument.startswith("-"):
+            path = value if equals else following
+    return path
+
+
+def _check_config_file(argv: list[str]) -> None:
+    """ml_collections reports a missing file only when its configuration is used."""
+    if CONFIG not in flags.FLAGS:
+        return
+    path = _config_path(argv)
+    if not path:
+        raise UserError("--config is missing; for example --config=configs/condenser.py")
+    file = Path(path.split(":", 1)[0])
+    if not file.is_file():
+        others = [str(other) for other in sorted(file.parent.glob("*.py"))]
+        near = difflib.get_close_matches(str(file), others, n=1)
+        hint = f"did you mean {near[0]}?" if near else "name a Python file with get_config(variant)"
+        raise UserError(f"config file {file} does not exist; {hint}")
+
+
+def _check_config_keys(argv: list[str]) -> None:
+    """Raises UserError for the first --config.key that the configuration does not have."""
+    overrides = [match[1] for a in argv if (match := re.match(rf"--?(?:no)?{CONFIG}\.([\w.]+)", a))]
+    if not overrides or CONFIG not in flags.FLAGS:
+        return
+    try:
+        parser = config_flags.config_flags.ConfigFileFlagParser(CONFIG)
+        config = parser.parse(_config_path(argv))
+    except Exception:
+        return  # the file itself is at fault, and the error at hand says so
+    for override in overrides:
+        _check_key(config, override)
+
+
+def _check_key(config: Any, key: str) -> None:
+    node, parents = config, ""
+    for name in key.split("."):
+        if not hasattr(node, "keys"):
+            raise UserError(f"there is no key {key!r}: {parents[:-1]!r} is a value, not a section")
+        choose("configuration key", parents + name, [parents + known for known in node.keys()])
+        node, parents = node[name], f"{parents}{name}."

@@ -1,0 +1,199 @@
+"""A work directory belongs to one configuration: it is made, or checked, when a run starts.
+
+A run that is started again goes on only if its configuration and its data are the same; keys that
+change nothing of what is learned may differ.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from condenser_jax.errors import UserError
+
+# Keys, or whole sections with a trailing dot, that may differ when a run goes on: they change the
+# form of the computation, what is reported and how often, but not what is learned.
+FREE_KEYS = (
+    "compute.",
+    "mesh.",
+    "data.directory",
+    "data.workers",
+    "training.log_every",
+    "training.eval_every",
+    "training.save_every",
+    "training.keep",
+    "training.threads",
+    "training.tensorboard",
+    "training.wandb",
+    "training.profile",
+)
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """The places in a work directory (docs/design.md section 7)."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def data_hashes(self) -> Path:
+        return self.root / "data_hashes.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def card(self) -> Path:
+        return self.root / "card.json"
+
+    @property
+    def facts(self) -> Path:
+        return self.root / "facts.json"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result.json"
+
+
+def open_workdir(
+    path: str | Path, config: Mapping[str, Any], data_hashes: Mapping[str, str]
+) -> Workdir:
+    """Makes a work directory for a run, or checks that the one there is of the same run.
+
+    Args:
+      path: the directory; made if missing.
+      config: the resolved configuration, nested, of JSON's types (tuples count as lists).
+      data_hashes: {name: hash} of what is trained on and of frozen sources.
+
+    Raises UserError if the directory holds something else, or a run with another configuration
+    (the keys are named) or other data.
+    """
+    workdir = Workdir(Path(path))
+    config, data_hashes = _as_json(config), _as_json(data_hashes)
+    if workdir.config.is_file():
+        _check_config(workdir, config)
+        _check_hashes(workdir, data_hashes)
+    else:
+        _check_empty(workdir)
+        workdir.root.mkdir(parents=True, exist_ok=True)
+        write_json(workdir.data_hashes, data_hashes)
+    # Last, because it makes the directory ours; again on resuming, since free keys may differ.
+    write_json(workdir.config, config)
+    return workdir
+
+
+def existing_workdir(path: str | Path) -> Workdir:
+    """Returns the work directory of a run that was started; raises UserError if it is none."""
+    workdir = Workdir(Path(path))
+    if not workdir.config.is_file():
+        raise UserError(f"{path} is not a work directory: it has no config.json; see --workdir")
+    return workdir
+
+
+def read_config_json(workdir: Workdir) -> dict[str, Any]:
+    """Returns the configuration of a run; raises UserError if the file is damaged."""
+    return _read_json(workdir.config)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a reader finds the old file or the new one, never half of it."""
+    half = path.with_name(path.name + ".half")
+    with open(half, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
+
+
+def cut_metrics(path: Path, offset: int) -> None:
+    """Cuts metrics.jsonl back to the bytes that it had when the restored checkpoint was saved.
+
+    A file that is shorter, or absent, stays as it is: its lines are lost, not to be invented.
+    """
+    if path.exists() and path.stat().st_size > offset:
+        os.truncate(path, offset)  # one system call: a kill comes before it or after it
+
+
+def _check_empty(workdir: Workdir) -> None:
+    """Raises UserError for files that are not left from a start that was cut off."""
+    ours = {getattr(workdir, name).name for name in ("data_hashes", "tokenizer", "card", "facts")}
+    ours |= {f"{name}.half" for name in [*ours, workdir.config.name]}
+    if workdir.root.exists() and not workdir.root.is_dir():
+        raise UserError(f"work directory {workdir.root} is a file; name another --workdir")
+    if workdir.root.is_dir():
+        foreign = sorted(file.name for file in workdir.root.iterdir() if file.name not in ours)
+        if foreign:
+            raise UserError(
+                f"work directory {workdir.root} holds other files ({foreign[0]}, ...) and no run "
+                "of ours; name an empty or a new --workdir"
+            )
+
+
+def _check_config(workdir: Workdir, config: Mapping[str, Any]) -> None:
+    old, new = dict(_flat(_read_json(workdir.config))), dict(_flat(config))
+    differing = [
+        f"{key} {old.get(key, ABSENT)} -> {new.get(key, ABSENT)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, ABSENT) != new.get(key, ABSENT) and not _is_free(key)
+    ]
+    if differing:
+        raise UserError(
+            f"work directory {workdir.root} holds a run of another configuration: "
+            f"{', '.join(differing)}; restore these values or name another --workdir"
+        )
+
+
+def _check_hashes(workdir: Workdir, data_hashes: Mapping[str, str]) -> None:
+    old = _read_json(workdir.data_hashes)
+    for name in sorted(old.keys() | data_hashes.keys()):
+        if old.get(name) != data_hashes.get(name):
+            raise UserError(
+                f"{name} has changed since the run in {workdir.root} started: hash "
+                f"{old.get(name, ABSENT)} -> {data_hashes.get(name, ABSENT)}; restore it or name "
+                "another --workdir"
+            )
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_KEYS)
+
+
+def _flat(config: Mapping[str, Any], parents: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{parents}{key}.")
+        else:
+            yield f"{parents}{key}", value
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); name another --workdir") from error

@@ -1,0 +1,193 @@
+"""Every outcome of a command has its exit status; a user's mistake is one line.
+
+One process tries all cases, each in a fork of its own, since flags can be parsed only once.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from condenser_jax import environment
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """
+import errno, json, os, sys
+from absl import flags
+from condenser_jax import command
+from condenser_jax.errors import Preempted, UserError
+
+def fail(error):
+    raise error
+
+OUTCOMES = {
+    "fine": lambda: print("lr", CONFIG.value.optimizer.lr),
+    "mistake": lambda: fail(UserError("batch_size 3 is odd; use 4.")),
+    "preempted": lambda: fail(Preempted("saved at step 7")),
+    "interrupted": lambda: fail(KeyboardInterrupt()),
+    "disk": lambda: fail(OSError(errno.ENOSPC, "No space left on device", "ids.bin")),
+    "bug": lambda: fail(RuntimeError("nobody foresaw this")),
+}
+OUTCOME = flags.DEFINE_string("outcome", "fine", "how main ends")
+CONFIG = command.config_flag()
+results = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.dup2(writer, 1), os.dup2(writer, 2), os.close(writer), os.close(reader)
+        sys.argv = [sys.argv[0], *arguments]
+        command.run(lambda: OUTCOMES[OUTCOME.value]())
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        text = output.read()
+    results[name] = (os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text)
+print(json.dumps(results))
+"""
+
+CONFIG = """
+from ml_collections import ConfigDict
+from condenser_jax.errors import choose
+def get_config(variant=""):
+    choose("variant", variant, ("", "smoke"))
+    return ConfigDict({"seed": 0, "optimizer": {"lr": 0.1, "name": "adamw"}})
+"""
+
+# name of the case -> (arguments, exit status, the whole output; {} stands for the directory)
+CASES = {
+    "default": ([], 0, "lr 0.1"),
+    "override": (["--config.optimizer.lr=1"], 0, "lr 1.0"),
+    "mistake": (["--outcome=mistake"], 2, "error: batch_size 3 is odd; use 4."),
+    "preempted": (["--outcome=preempted"], 75, "saved at step 7"),
+    "interrupted": (["--outcome=interrupted"], 130, "interrupted"),
+    "disk": (
+        ["--outcome=disk"],
+        2,
+        "error: disk full while writing ids.bin; free some space and start again",
+    ),
+    "key": (
+        ["--config.optimizer.lrr=1"],
+        2,
+        "error: unknown configuration key 'optimizer.lrr'; did you mean 'optimizer.lr'? "
+        "known: optimizer.lr, optimizer.name",
+    ),
+    "section": (
+        ["--config.optimiser.lr=1"],
+        2,
+        "error: unknown configuration key 'optimiser'; did you mean 'optimizer'? "
+        "known: optimizer, seed",
+    ),
+    "below a value": (
+        ["--config.seed.lr=1"],
+        2,
+        "error: there is no key 'seed.lr': 'seed' is a value, not a section",
+    ),
+    "value": (
+        ["--config.optimizer.lr=abc"],
+        2,
+        "error: flag --config.optimizer.lr=abc: could not convert string to float: 'abc'",
+    ),
+    "flag": (
+        ["--outcom=fine"],
+        2,
+        "error: Unknown command line flag 'outcom'. Did you mean: outcome ?",
+    ),
+    "positional": (
+        ["runs/a"],
+        2,
+        "error: unexpected argument 'runs/a'; flags are written --name=value",
+    ),
+    "variant": (
+        ["--config={}/good.py:smoek"],
+        2,
+        "error: unknown variant 'smoek'; did you mean 'smoke'? known: , smoke",
+    ),
+    "file": (
+        ["--config={}/godo.py"],
+        2,
+        "error: config file {}/godo.py does not exist; did you mean {}/good.py?",
+    ),
+    "file and override": (
+        ["--config", "{}/godo.py", "--config.seed=1"],
+        2,
+        "error: config file {}/godo.py does not exist; did you mean {}/good.py?",
+    ),
+    "directory": (
+        ["--config={}/elsewhere/x.py"],
+        2,
+        "error: config file {}/elsewhere/x.py does not exist; "
+        "name a Python file with get_config(variant)",
+    ),
+    "no config": (
+        ["--config="],
+        2,
+        "error: --config is missing; for example --config=configs/condenser.py",
+    ),
+}
+LONG = {
+    "bug": ["--outcome=bug"],
+    "broken config": ["--config={}/broken.py"],
+    "help": ["--help", "--config="],
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """{case: (exit status, output)}."""
+    directory = tmp_path_factory.mktemp("command")
+    (directory / "good.py").write_text(CONFIG)
+    (directory / "broken.py").write_text("def get_config(variant=''):\n    return int('x')\n")
+    cases = {name: arguments for name, (arguments, _, _) in CASES.items()} | LONG
+    for name, arguments in cases.items():
+        arguments = [argument.replace("{}", str(directory)) for argument in arguments]
+        given = any(argument.split("=")[0] == "--config" for argument in arguments)
+        cases[name] = arguments if given else [f"--config={directory}/good.py", *arguments]
+    (directory / "tool.py").write_text(SCRIPT)
+    command = [sys.executable, str(directory / "tool.py"), json.dumps(cases)]
+    environ = {**environment.tuned({}), "PATH": "", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    return {
+        name: (status, text.replace(str(directory), "{}"))
+        for name, (status, text) in results.items()
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_outcome_has_its_status_and_one_line(outcomes, name):
+    _, status, text = CASES[name]
+    assert outcomes[name] == (status, text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("bug", "RuntimeError: nobody foresaw this"), ("broken config", "int('x')")]
+)
+def test_what_nobody_foresaw_shows_its_stack_trace(outcomes, name, text):
+    status, output = outcomes[name]
+    assert status == 1
+    assert "Traceback" in output and text in output
+
+
+def test_help_names_the_flags_and_needs_no_config(outcomes):
+    text = outcomes["help"][1]
+    assert "--outcome: how main ends" in text and "--config:" in text
+
+
+def test_messages_are_plain_lines_and_other_packages_are_silent():
+    script = """
+import logging
+from absl import logging as absl_logging
+from condenser_jax import command
+command.set_up_logging()
+logging.getLogger("condenser_jax.training").info("mesh %s", "data=8")
+logging.getLogger("condenser_jax.data").warning("3 broken lines")
+absl_logging.warning("chatter")
+absl_logging.error("what an exception will say")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stderr == "mesh data=8\nwarning: 3 broken lines\n"

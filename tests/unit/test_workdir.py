@@ -1,0 +1,113 @@
+"""A work directory is of one run: another configuration, other data and other files are refused."""
+
+import json
+
+import pytest
+
+from condenser_jax.errors import UserError
+from condenser_jax.training import workdir
+
+CONFIG = {
+    "seed": 0,
+    "model": {"num_layers": 6, "init": ""},
+    "training": {"steps": 100, "log_every": 50, "profile": (3, 5)},
+    "mesh": {"data": -1},
+}
+HASHES = {"train/ids.bin": "abc"}
+
+
+def changed(**sections):
+    return {**CONFIG, **{name: {**CONFIG[name], **values} for name, values in sections.items()}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return workdir.open_workdir(tmp_path / "run", CONFIG, HASHES)
+
+
+def test_a_new_directory_says_its_configuration(run):
+    assert workdir.read_config_json(run)["training"]["profile"] == [3, 5]
+    assert workdir.existing_workdir(run.root) == run
+
+
+def test_the_same_run_may_go_on(run):
+    assert workdir.open_workdir(run.root, CONFIG, HASHES) == run
+
+
+def test_another_configuration_is_refused_and_the_keys_are_named(run):
+    other = changed(model={"num_layers": 12, "init": "bert"}, training={"steps": 9})
+    with pytest.raises(UserError) as error:
+        workdir.open_workdir(run.root, other, HASHES)
+    assert str(error.value) == (
+        f"work directory {run.root} holds a run of another configuration: model.init  -> bert, "
+        "model.num_layers 6 -> 12, training.steps 100 -> 9; restore these values or name another "
+        "--workdir"
+    )
+    assert workdir.read_config_json(run)["model"]["num_layers"] == 6
+
+
+def test_a_key_that_came_or_went_is_named(run):
+    with pytest.raises(UserError, match="model.extra absent -> 1, seed 0 -> absent;"):
+        other = changed(model={"extra": 1})
+        del other["seed"]
+        workdir.open_workdir(run.root, other, HASHES)
+
+
+def test_keys_that_change_nothing_learned_may_differ(run):
+    other = changed(mesh={"data": 8}, training={"log_every": 1, "profile": ()})
+    workdir.open_workdir(run.root, other, HASHES)
+    assert workdir.read_config_json(run)["mesh"]["data"] == 8
+
+
+def test_data_that_changed_are_refused(run):
+    text = r"train/ids.bin has changed since the run in .* started: hash abc -> xyz; restore it or"
+    with pytest.raises(UserError, match=text):
+        workdir.open_workdir(run.root, CONFIG, {"train/ids.bin": "xyz"})
+
+
+def test_a_directory_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(
+        UserError, match=r"holds other files \(thesis.tex, ...\) and no run of ours"
+    ):
+        workdir.open_workdir(tmp_path, CONFIG, HASHES)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_start_that_was_cut_off_can_be_repeated(run):
+    run.config.rename(run.config.with_name("config.json.half"))
+    assert workdir.open_workdir(run.root, CONFIG, {"train/ids.bin": "new"}) == run
+
+
+def test_a_file_is_no_work_directory(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="run is a file; name another --workdir"):
+        workdir.open_workdir(tmp_path / "run", CONFIG, HASHES)
+
+
+def test_a_directory_without_a_run_is_no_work_directory(tmp_path):
+    with pytest.raises(UserError, match="is not a work directory: it has no config.json"):
+        workdir.existing_workdir(tmp_path)
+
+
+def test_a_damaged_configuration_is_named(run):
+    run.config.write_text('{"seed": ')
+    with pytest.raises(UserError, match=r"config.json cannot be read \(.*\); name another"):
+        workdir.open_workdir(run.root, CONFIG, HASHES)
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    kept = json.dumps({"step": 1}) + "\n"
+    path.write_text(kept + '{"step": 2}\n{"ste')
+    workdir.cut_metrics(path, len(kept))
+    assert path.read_text() == kept
+
+
+def test_metrics_that_are_shorter_are_left(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    workdir.cut_metrics(path, 10)
+    assert not path.exists()
+    path.write_text("{}\n")
+    workdir.cut_metrics(path, 10)
+    assert path.read_text() == "{}\n"
