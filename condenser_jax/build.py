@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.config import ModelConfig, RunComputeConfig, RunConfig
-from condenser_jax.corpus import Corpus, heldout_evaluation, prepare_corpus, span_batches
+from condenser_jax.corpus import Corpus, heldout_evaluation, prepare_corpus, span_batches, tokenizer_of
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError, choose
 from condenser_jax.evaluation.masked_lm import log_unigram
@@ -19,7 +19,6 @@ from condenser_jax.hf.load import Checkpoint, check_vocabulary, load_checkpoint
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Objective, check_accumulation
-from condenser_jax.training.flops import train_flops_per_token
 from condenser_jax.training.loop import Run
 from condenser_jax.training.optimizers import build_optimizers
 from condenser_jax.training.sharding import check_batch, make_mesh
@@ -47,8 +46,7 @@ def build(config: RunConfig) -> Built:
     check_batch(config.evaluation.batch_size, mesh)
     _check_rhythm(config)
     checkpoint = load_checkpoint(config.model.init) if config.model.init else None
-    named = str(checkpoint.tokenizer_path or "") if checkpoint else ""
-    corpus = prepare_corpus(config.data, config.seed, config.data.tokenizer or named)
+    corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
     backbone = backbone_config(config, corpus, checkpoint)
     compute = compute_config(config.compute, mesh)
     method = METHODS[config.objective.name]
@@ -73,9 +71,7 @@ def build(config: RunConfig) -> Built:
         ),
         best_metric=method.best_metric,
         tokens_per_step=training.batch_size * config.data.max_length,
-        flops_per_token=train_flops_per_token(
-            backbone, config.objective, config.data.max_length, config.data.mask_rate
-        ),
+        flops_per_token=0.0,
         clip_norm=config.optimizer.clip_norm,
         accumulate=training.accumulate,
         threads=training.threads,

@@ -30,6 +30,7 @@ from condenser_jax.errors import (
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
     Preempted,
+    RunFailed,
     UserError,
     choose,
 )
@@ -43,6 +44,12 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
     return config_flags.DEFINE_config_file(
         CONFIG, default, "configuration file, e.g. configs/condenser.py:smoke", lock_config=True
     )
+
+
+def default_workdir() -> Path:
+    """runs/condenser for --config=configs/condenser.py, runs/condenser-smoke for its variant."""
+    name, _, variant = (_config_path() or "").partition(":")
+    return Path("runs", "-".join(filter(None, [Path(name).stem, variant])))
 
 
 def run(main: Callable[[], None]) -> None:
@@ -69,6 +76,8 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str]:
         return EXIT_USER_ERROR, f"error: {error}"
     except Preempted as stop:
         return EXIT_PREEMPTED, str(stop)
+    except RunFailed as failure:
+        return EXIT_FAILURE, f"error: {failure}"
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED, "interrupted"
     except Exception as error:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.environment import cache_directory
-from condenser_jax.config import DataConfig, EvaluationConfig
+from condenser_jax.config import DataConfig, EvaluationConfig, RunConfig
 from condenser_jax.data.batches import SpanBatches, fixed_batches, unmasked_batches
 from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.data.prepare import PrepareConfig, prepare_mixture
@@ -23,6 +23,7 @@ from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import masked_lm_evaluator
 from condenser_jax.evaluation.span_retrieval import choose_pairs, span_retrieval_evaluator
+from condenser_jax.hf.load import find_directory, tokenizer_path
 from condenser_jax.objectives.base import Objective
 from condenser_jax.types import Frozen, Params
 
@@ -54,6 +55,13 @@ class Corpus(NamedTuple):
             files = json.dumps(prepared.card["files"], sort_keys=True)
             found[prepared.directory.name] = hashlib.blake2b(files.encode(), digest_size=16).hexdigest()
         return found
+
+
+def tokenizer_of(config: RunConfig) -> str:
+    """The tokenizer that a run names: its own, else that of its initial checkpoint; "" trains one."""
+    if config.data.tokenizer or not config.model.init:
+        return config.data.tokenizer
+    return str(tokenizer_path(find_directory(config.model.init)) or "")
 
 
 def prepare_corpus(config: DataConfig, seed: int, tokenizer: str) -> Corpus:

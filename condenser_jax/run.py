@@ -37,8 +37,8 @@ def print_dry_run(config: RunConfig) -> None:
         print(line, flush=True)
 
 
-def train(config: RunConfig, path: str | Path, began: float) -> Workdir:
-    """Starts or resumes the run of `path` and brings it to its end.
+def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, dict[str, Any]]:
+    """Starts or resumes the run of `path`, brings it to its end and returns what its evaluations found.
 
     Args:
       began: when the command started, seconds since the epoch.
@@ -69,8 +69,8 @@ def train(config: RunConfig, path: str | Path, began: float) -> Workdir:
         )
         loop.train(start, began)
         checkpoints.wait()
-    _write_result(workdir, loop.history)
-    return workdir
+    write_json(workdir.result, loop.history)
+    return workdir, loop.history
 
 
 def _start(built: Built, checkpoints: Checkpoints, workdir: Workdir) -> tuple[int, Any, dict]:
@@ -117,11 +117,6 @@ def _write_companions(workdir: Workdir, built: Built) -> None:
         "versions": versions(),
     }
     write_json(workdir.facts, facts)
-
-
-def _write_result(workdir: Workdir, history: dict[str, Any]) -> None:
-    """result.json: the held-out figures before and after, for people, plots and the model card."""
-    write_json(workdir.result, history)
 
 
 def closing_words(workdir: Workdir, history: dict[str, Any], seconds: float) -> str:

@@ -113,9 +113,38 @@ def fixed_batches(
     A row's mask depends on (seed, span) alone. The last batch is filled up with rows that attend
     to a lone CLS (nothing attended would be NaN) and whose masked_weights are zero.
     """
+    return [
+        _masked(ids, attention_mask, vocabulary, mask_rate, keys)
+        for ids, attention_mask, keys in _fixed_rows(
+            spans, indices, vocabulary, batch_size, max_length, seed
+        )
+    ]
+
+
+def unmasked_batches(
+    spans: SpanStore,
+    indices: np.ndarray,
+    vocabulary: Vocabulary,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> list[NumpyBatch]:
+    """Returns the spans `indices` in their order as batches to be encoded, filled up as in `fixed_batches`."""
+    rows = _fixed_rows(spans, indices, vocabulary, batch_size, max_length, seed)
+    return [{"input_ids": ids, "attention_mask": mask} for ids, mask, _ in rows]
+
+
+def _fixed_rows(
+    spans: SpanStore,
+    indices: np.ndarray,
+    vocabulary: Vocabulary,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (ids [B, L], attention_mask [B, L], keys [B]) of the spans `indices`, in whole batches."""
     _check([spans], max_length)
     indices = np.asarray(indices, np.int64)
-    batches = []
     for start in range(0, len(indices), batch_size):
         span = indices[start : start + batch_size]
         keys = np.zeros(batch_size, np.uint64)
@@ -126,8 +155,7 @@ def fixed_batches(
         ids[: len(span)], attention_mask[: len(span)] = _read_windows(
             spans, span, keys[: len(span)], vocabulary, max_length
         )
-        batches.append(_masked(ids, attention_mask, vocabulary, mask_rate, keys))
-    return batches
+        yield ids, attention_mask, keys
 
 
 def load_batches(

@@ -79,7 +79,7 @@ def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GR
     params = names.from_hf(tensors, config, present)
     notes += [f"{group}: from {sources[group]}" for group in present]
     notes += [f"{group}: not in {directory}" for group in sorted(wanted - found)]
-    return Checkpoint(config, params, _tokenizer_path(directory), notes)
+    return Checkpoint(config, params, tokenizer_path(directory), notes)
 
 
 def find_directory(path_or_hub_id: str | Path) -> Path:
@@ -165,7 +165,7 @@ def _read_head(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     return head, [f"ignored in {path}: {', '.join(others)}"] if others else []
 
 
-def _tokenizer_path(directory: Path) -> Path | None:
+def tokenizer_path(directory: Path) -> Path | None:
     markers = ("tokenizer.json", "vocab.txt", "vocab.json")
     return directory if any((directory / name).exists() for name in markers) else None
 

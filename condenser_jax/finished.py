@@ -1,0 +1,106 @@
+"""A run, finished or not, read back from its work directory: its encoder, its figures, its export."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from condenser_jax.config import RunConfig, read_config
+from condenser_jax.errors import UserError
+from condenser_jax.hf.card import EncoderCard, read_card
+from condenser_jax.hf.export import export
+from condenser_jax.hf.model_card import Facts
+from condenser_jax.methods import METHODS
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.objectives.base import Objective
+from condenser_jax.training.checkpoints import Checkpoints
+from condenser_jax.training.workdir import Workdir, existing_workdir, read_config_json
+
+
+class Finished(NamedTuple):
+    """What a work directory holds of a checkpoint."""
+
+    workdir: Workdir
+    config: RunConfig
+    backbone: BackboneConfig
+    card: EncoderCard
+    facts: dict[str, Any]
+    objective: Objective
+    step: int
+    params: dict[str, Any]  # the exported groups, as host arrays
+    record: dict[str, Any]
+
+
+def read_run(path: str | Path, step: int | None = None) -> Finished:
+    """Reads the checkpoint `step` (default: the last) of a work directory, parameters only.
+
+    Raises UserError if it is no work directory, or has no such checkpoint.
+    """
+    workdir = existing_workdir(path)
+    options = {name: method.options for name, method in METHODS.items()}
+    config = read_config(read_config_json(workdir), options)
+    facts = _read_facts(workdir)
+    backbone = BackboneConfig(**facts["backbone"])
+    objective = METHODS[config.objective.name].build(backbone, ComputeConfig(), config.objective)
+    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+        chosen = checkpoints.latest_step if step is None else step
+        if chosen is None:
+            raise UserError(f"{workdir.root} has no checkpoint yet; let the run go on first.")
+        shapes = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = {
+            group: jax.tree.map(
+                lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes[group]
+            )
+            for group in objective.exports
+        }
+        params = jax.tree.map(np.asarray, checkpoints.restore_params(chosen, abstract))
+        record = checkpoints.read_record(chosen)
+    card = read_card(workdir.card)
+    return Finished(workdir, config, backbone, card, facts, objective, chosen, params, record)
+
+
+def export_run(path: str | Path, output: str | Path, step: int | None, licence: str = "") -> Path:
+    """Writes the Hugging Face directory of a run's checkpoint; returns it."""
+    run = read_run(path, step)
+    return export(
+        run.params, run.backbone, run.workdir.tokenizer, output, run.card, model_facts(run, licence)
+    )
+
+
+def model_facts(run: Finished, licence: str) -> Facts:
+    """What the model card says: data, training, figures, versions."""
+    training, optimizer = run.config.training, run.config.optimizer
+    data: dict[str, Any] = {}
+    for card in run.facts["data"]:
+        train = card["splits"]["train"]
+        data[card["spec"]] = f"{train['documents']:,} documents, {train['tokens']:,} tokens"
+    history = run.record.get("history", {})
+    return Facts(
+        objective=run.config.objective.name,
+        initial_weights=run.config.model.init or "random",
+        licence=licence,
+        data=data,
+        training={
+            "steps": f"{run.step:,} of {training.steps:,}",
+            "batch": f"{training.batch_size} x {run.config.data.max_length} tokens",
+            "learning rate": optimizer.learning_rate,
+            "weight decay": optimizer.weight_decay,
+            "seed": run.config.seed,
+        },
+        evaluation={
+            f"{name} (held out)": round(value, 4) for name, value in history.get("last", {}).items()
+        },
+        versions=run.facts["versions"],
+    )
+
+
+def _read_facts(workdir: Workdir) -> dict[str, Any]:
+    try:
+        return json.loads(workdir.facts.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{workdir.facts} cannot be read ({error}); start the run again, which writes it anew."
+        ) from error

@@ -1,0 +1,32 @@
+"""Prepares data: python launch/prepare.py --config=configs/condenser.py [--config.data.source=jsonl:my/*.jsonl.gz]
+
+Text to memory-mapped spans of token ids, with statistics and a preview. `launch/train.py` does the same by itself and reuses
+what is prepared.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from condenser_jax import command  # noqa: E402
+
+CONFIG = command.config_flag()
+
+
+def main() -> None:
+    """Prepares every source of the configuration and reports on each."""
+    from condenser_jax.config import read_config
+    from condenser_jax.corpus import prepare_corpus, tokenizer_of
+    from condenser_jax.data.report import report
+    from condenser_jax.methods import METHODS
+
+    options = {name: method.options for name, method in METHODS.items()}
+    config = read_config(CONFIG.value.to_dict(), options)
+    corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
+    for prepared, weight in corpus.sources:
+        print(f"\n{report(prepared.card)}\n\nweight {weight:g}, prepared in {prepared.directory}")
+
+
+if __name__ == "__main__":
+    command.run(main)
