@@ -2,8 +2,8 @@
 
 Each row has a budget of max(1, round(mask_rate * body tokens)) tokens. Its words are taken in
 random order; one that does not fit the rest of the budget is skipped, none is ever cut. Of the
-tokens taken 80 % become [MASK], 10 % a uniform real non-special id, 10 % stay. The reference
-defines the same per record, in a Python loop (Gao and Callan 2021, section 3; BERT's recipe).
+tokens taken 80 % become [MASK], 10 % a uniform real non-special id, 10 % stay. (Devlin et
+al. 2019, section 3.1, with whole words; the reference of Condenser does this per record.)
 Every draw hashes (key of the row, position), so a row's mask depends on nothing else in the batch.
 """
 
@@ -68,8 +68,7 @@ def _word_sizes(kinds: np.ndarray) -> np.ndarray:
     special = kinds == SPECIAL
     boundary = kinds != CONTINUES_WORD
     boundary[:, 1:] |= special[:, :-1]
-    boundary[:, 0] = True  # words do not run over the end of a row
-    ends = np.flatnonzero(boundary)
+    ends = np.flatnonzero(boundary)  # every row begins with one, its [CLS]
     sizes = np.full(kinds.size, NO_WORD, np.int32)
     sizes[ends] = np.diff(ends, append=kinds.size)
     return np.where(special, np.int32(NO_WORD), sizes.reshape(kinds.shape))
