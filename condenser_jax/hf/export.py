@@ -52,7 +52,7 @@ def export(
         _copy_tokenizer(folder, Path(tokenizer_directory))
         _write_sentence_transformer(folder, config, card)
         write_card(card, folder / CARD_FILE)
-        text = model_card(output.name, config, card, facts)
+        text = model_card(output.name, config, card, facts, "mlm_head" in params)
         (folder / "README.md").write_text(text, encoding="utf-8")
         _check_nothing_is_lost(output, folder)
     return output

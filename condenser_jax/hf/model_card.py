@@ -24,7 +24,9 @@ class Facts:
     versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # packages
 
 
-def model_card(name: str, config: BackboneConfig, card: EncoderCard, facts: Facts) -> str:
+def model_card(
+    name: str, config: BackboneConfig, card: EncoderCard, facts: Facts, has_mlm_head: bool
+) -> str:
     """Returns the Markdown text of the model card."""
     sections = [
         _front_matter(card, facts),
@@ -34,7 +36,7 @@ def model_card(name: str, config: BackboneConfig, card: EncoderCard, facts: Fact
         f"condenser_jax. Initial weights: {facts.initial_weights}.",
         "## Use",
         _use(card),
-        _masked_lm(card),
+        _masked_lm(card) if has_mlm_head else "",
         _table("Data", facts.data),
         _table("Training", facts.training),
         _table("Evaluation", facts.evaluation),

@@ -52,7 +52,7 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         ) from None
     except UserError:
         raise
-    except (pickle.UnpicklingError, ValueError, TypeError, KeyError, AttributeError, EOFError) as e:
+    except Exception as e:  # a broken pickle may raise anything
         raise UserError(f"{path} is no readable state dict ({e}); {_REMEDY}") from e
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict; {_REMEDY}")

