@@ -48,7 +48,7 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
 
 def default_workdir() -> Path:
     """runs/condenser for --config=configs/condenser.py, runs/condenser-smoke for its variant."""
-    name, _, variant = (_config_path() or "").partition(":")
+    name, _, variant = (_config_path(sys.argv) or "").partition(":")
     return Path("runs", "-".join(filter(None, [Path(name).stem, variant])))
 
 

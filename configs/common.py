@@ -19,7 +19,7 @@ def docstrings() -> ConfigDict:
     data.max_length = 64  # tokens of a row, [CLS] and [SEP] included
     data.short_probability = 0.1  # share of spans with a random shorter length
     data.min_tokens = 6  # shorter spans are dropped
-    data.heldout_share = 0.03  # of the modules, held out as wholes
+    data.heldout_share = 0.07  # of the modules, held out as wholes
     data.mask_rate = 0.15  # of a row's tokens, whole words
     data.directory = ""  # where prepared data is kept; "": the cache directory
     data.text_layout = "lines"  # text: one document per line, or "paragraphs" (blank lines between)

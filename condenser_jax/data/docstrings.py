@@ -21,7 +21,7 @@ from typing import Any
 from condenser_jax.data.docstring_text import paragraphs
 from condenser_jax.data.parallel import ordered_map
 from condenser_jax.data.sources import BadRecords, Document, SourceOptions
-from condenser_jax.errors import UserError
+from condenser_jax.errors import UserError, choose
 
 REQUIREMENTS = (
     "absl-py datasets flax grain importlib_resources jax matplotlib ml_collections numpy optax "
@@ -143,15 +143,16 @@ def read_modules(files: list[tuple[str, str]]) -> list[Document]:
 
 
 class DocstringSource:
-    """The docstrings of our own requirements; held out by whole modules or packages."""
+    """The docstrings of our own requirements, or of some ("docstrings:jax,numpy"), held out by modules."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
-        if rest:
-            raise UserError(
-                f"source 'docstrings:{rest}' takes nothing after the colon; write 'docstrings:'"
-            )
         self.bad = BadRecords(options.bad_share)
         self.distributions = installed_requirements()
+        if rest:
+            names = [_canonical(name.strip()) for name in rest.split(",")]
+            for name in names:
+                choose("package of docstrings:", name, self.distributions)
+            self.distributions = {name: self.distributions[name] for name in sorted(set(names))}
         if not self.distributions:
             raise UserError("no requirement of condenser_jax is installed; pip install -e . first")
 
