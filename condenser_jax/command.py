@@ -61,7 +61,7 @@ def run(main: Callable[[], None]) -> None:
         print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    if status == EXIT_FAILURE and _has_peers():
+    if status in (EXIT_FAILURE, EXIT_USER_ERROR) and _has_peers():
         # An ordinary exit would wait minutes for peers that wait for us; a lost one they notice.
         os._exit(status)
     sys.exit(status)

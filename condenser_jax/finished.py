@@ -91,7 +91,7 @@ def model_facts(run: Finished, licence: str) -> Facts:
             "seed": run.config.seed,
         },
         evaluation={
-            f"{name} (held out)": round(value, 4) for name, value in history.get("last", {}).items()
+            name: round(value, 4) for name, value in history.get("last", {}).items()
         },
         versions=run.facts["versions"],
     )

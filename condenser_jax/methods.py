@@ -17,6 +17,6 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
-    "mlm": Method(mlm.MlmConfig, mlm.build, "late_loss"),
-    "condenser": Method(condenser.CondenserConfig, condenser.build, "head_loss"),
+    "mlm": Method(mlm.MlmConfig, mlm.build, "heldout/late_loss"),
+    "condenser": Method(condenser.CondenserConfig, condenser.build, "heldout/head_loss"),
 }

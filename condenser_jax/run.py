@@ -122,16 +122,15 @@ def _write_companions(workdir: Workdir, built: Built) -> None:
 def closing_words(workdir: Workdir, history: dict[str, Any], seconds: float) -> str:
     """What a finished run tells its user: the figures before and after, and where to go next."""
     before, after = history["first"], history["last"]
-    rows = [f"{'held out':<24}{'before':>10}{'after':>10}"]
-    for name, value in after.items():
-        rows.append(f"{name:<24}{before.get(name, float('nan')):>10.3f}{value:>10.3f}")
-    state = "head" if "head_loss" in after else "late"
-    gain = after["unigram"] - after[f"{state}_loss"]
+    rows = [f"{'held out':<32}{'before':>10}{'after':>10}"]
+    rows += [f"{name:<32}{before[name]:>10.3f}{value:>10.3f}" for name, value in after.items()]
+    state = "head" if "heldout/head_loss" in after else "late"
+    loss, unigram = after[f"heldout/{state}_loss"], after["heldout/unigram"]
     rows += [
         "",
-        f"{state} MLM loss {after[f'{state}_loss']:.3f} nats, {gain:.2f} under the training unigram's {after['unigram']:.3f} "
-        "on the very same masked tokens",
+        f"{state} MLM loss {loss:.3f} nats: {unigram - loss:.2f} under the training unigram's {unigram:.3f} "
+        "on the very same masked held-out tokens",
         f"finished in {duration(seconds)}; work directory: {workdir.root}",
-        f"export: python launch/export.py --workdir={workdir.root} --output={workdir.root}/export",
+        f"export: python launch/export.py --workdir={workdir.root} --output={workdir.root}-export",
     ]
     return "\n".join(rows)

@@ -50,10 +50,11 @@ def build(
     was.
     """
     saved = save_tokenizer(tokenizer, directory / "tokenizer")
-    dtype = "uint16" if len(saved) <= 1 << 16 else "uint32"
+    vocab_size = max(saved.get_vocab().values()) + 1
+    dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
     raw = _cut(config, source, directory, dtype, progress)
     kept = drop_copies(raw)
-    splits = write_splits(raw, kept, directory, len(saved))
+    splits = write_splits(raw, kept, directory, vocab_size)
     _refuse_empty(config, splits)
     with Column(directory / TRAIN / "unigram.bin", np.int64) as unigram:
         unigram.append(splits[TRAIN].unigram)
@@ -64,7 +65,7 @@ def build(
         "dtype": dtype,
         "tokenizer": {
             "hash": tokenizer_hash(directory / "tokenizer"),
-            "vocab_size": len(saved),
+            "vocab_size": vocab_size,
             "pad_id": saved.pad_token_id or 0,
         },
         "recipe": dataclasses.asdict(config.span_options) | {"min_tokens": config.min_tokens},

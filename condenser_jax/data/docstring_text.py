@@ -20,7 +20,7 @@ LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|\[`?~?([\w.]+)`?\]")
 CITATION = re.compile(r"\s*\[\d+\]_|`_+")
 TAG = re.compile(r"</?\w+[^<>]*>")
 LETTERS = re.compile(r"[^\W\d_]{2,}")
-MIN_WORDS = 3
+MIN_WORDS = 2
 
 
 def _indent(line: str) -> int:

@@ -87,9 +87,7 @@ def module_name(path: PurePosixPath) -> str:
 
 
 def _documented(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    """Yields (qualified name, docstring) of a module and of what it defines, in the order of the
-    source.
-    """
+    """Yields (qualified name, docstring) of a module and what it defines, in the source's order."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         docstring = ast.get_docstring(node, clean=False)
         if docstring:

@@ -6,6 +6,7 @@ that all files share, and its line (or row), so keys do not depend on where the 
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -73,7 +74,7 @@ def open_binary(path: str) -> IO[bytes]:
             import zstandard
         except ImportError as error:
             raise UserError(f"{path} is compressed by zstandard; pip install zstandard") from error
-        return zstandard.open(path, "rb")
+        return io.BufferedReader(zstandard.open(path, "rb"))
     return open(path, "rb")
 
 

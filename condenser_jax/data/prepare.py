@@ -15,10 +15,11 @@ from typing import Any
 from condenser_jax.data.building import build
 from condenser_jax.data.built_once import built_once
 from condenser_jax.data.cutting import is_heldout
+from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.data.prepare_config import PrepareConfig
 from condenser_jax.data.progress import Progress
 from condenser_jax.data.report import report
-from condenser_jax.data.sources import open_source, parse_mixture
+from condenser_jax.data.sources import open_source
 from condenser_jax.data.store import FORMAT, is_prepared
 from condenser_jax.data.tokenization import tokenizer_hash, train_wordpiece
 from condenser_jax.errors import UserError
@@ -44,7 +45,9 @@ class _Plan:
 
     def __init__(self, config: PrepareConfig) -> None:
         self.config, self.root = config, Path(config.directory)
-        self.specs, self.weights = zip(*parse_mixture(config.source), strict=True)
+        source = config.source
+        mixture = parse_mixture(source) if isinstance(source, str) else source
+        self.specs, self.weights = zip(*mixture, strict=True)
         self.sources = [open_source(spec, config.options) for spec in self.specs]
         self.described = [source.describe() for source in self.sources]
         split = (config.heldout_share, config.seed)

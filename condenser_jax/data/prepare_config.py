@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from condenser_jax.data.sources import SourceOptions
 from condenser_jax.data.spans import SpanOptions
@@ -15,7 +14,7 @@ class PrepareConfig:
     again.
     """
 
-    source: str | Sequence[Any] = "docstrings:"  # a spec, or [(spec, weight), ...]
+    source: str | Sequence[tuple[str, float]] = "docstrings:"  # text, or [(spec, weight), ...]
     options: SourceOptions = field(default_factory=SourceOptions)
     tokenizer: str = ""  # a directory or hub id; "" trains a WordPiece on the training part
     vocab_size: int = 8192  # of a trained tokenizer

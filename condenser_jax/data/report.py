@@ -56,8 +56,8 @@ def report(card: dict[str, Any]) -> str:
     ]
     for name, split in card["splits"].items():
         lines.append(
-            f"{name:<14} {split['documents']:,} documents ({split['documents_with_two_spans']:,} with "
-            f"two spans or more), {split['spans']:,} spans, {split['tokens']:,} tokens, "
+            f"{name:<14} {split['documents']:,} documents ({split['documents_with_two_spans']:,} "
+            f"with two spans or more), {split['spans']:,} spans, {split['tokens']:,} tokens, "
             f"{split['tokens_per_span']:.1f} a span, {split['padding_share']:.1%} padding"
         )
     lines.append(

@@ -6,7 +6,7 @@ that the index of a document is a name for it, and describes itself by what its 
 that prepared data can be found again and refused once its source has changed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -71,8 +71,8 @@ class BadRecords:
         """Raises UserError when the share of broken records is above `bad_share`."""
         if self.bad > self.bad_share * self.records:
             raise UserError(
-                f"{self.bad} of {self.records} records are broken, more than bad_share "
-                f"{self.bad_share:g}; the first: {self.first[0]}; repair the file or raise bad_share"
+                f"{self.bad} of {self.records} records are broken, above bad_share "
+                f"{self.bad_share:g}; the first: {self.first[0]}; repair it or raise bad_share"
             )
 
 
@@ -158,23 +158,3 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
         known = ", ".join(sorted(KINDS))
         raise UserError(f"source {spec!r} names no kind; write KIND:WHERE with one of: {known}")
     return KINDS[choose("kind of source", kind, KINDS)](kind, rest, options or SourceOptions())
-
-
-def parse_mixture(source: str | Sequence[Any]) -> tuple[tuple[str, float], ...]:
-    """Returns ((spec, weight), ...) of one spec, or of a sequence of specs and (spec, weight)
-    pairs.
-
-    A weight is the relative rate at which spans of that source are drawn at load time: sources are
-    prepared one by one, and neither thinned nor repeated on disk. Raises UserError for a weight
-    that is not above 0.
-    """
-    parts = [source] if isinstance(source, str) else list(source)
-    pairs = [(part, 1.0) if isinstance(part, str) else (part[0], float(part[1])) for part in parts]
-    if not pairs:
-        raise UserError(
-            "the mixture of sources is empty; name at least one source, such as 'docstrings:'"
-        )
-    for spec, weight in pairs:
-        if not weight > 0:
-            raise UserError(f"source {spec!r} has weight {weight:g}; weights are above 0")
-    return tuple(pairs)

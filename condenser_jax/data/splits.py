@@ -1,10 +1,10 @@
 """From raw spans to the two splits: cut in parallel, copies dropped, train and held-out written.
 
 First every document is cut and written as it comes (`write_raw`). Then copies are found by their
-hashes: the first document, and among the spans of kept documents the first span, of each text is kept,
-train before held-out, so that no held-out span stands in train and train does not shrink. Last,
-what is kept is copied to its split (`write_splits`). Memory: one task, plus three bytes per span
-and document.
+hashes: the first document, and among the spans of kept documents the first span, of each text is
+kept, train before held-out, so that no held-out span stands in train and train does not shrink.
+Last, what is kept is copied to its split (`write_splits`). Memory: one task, plus a few bytes per
+span and document.
 """
 
 from collections.abc import Callable, Iterable

@@ -125,7 +125,8 @@ def open_prepared(directory: str | os.PathLike[str]) -> Prepared:
     path = Path(directory)
     if not is_prepared(path):
         raise UserError(
-            f"{path} holds no prepared data (no {CARD} of format {FORMAT}); run prepare"
+            f"{path} holds no prepared data (no {CARD} of format {FORMAT}); "
+            "remove it and run prepare"
         )
     card = json.loads((path / CARD).read_text("utf-8"))
     dtype, pad_id = card["dtype"], card["tokenizer"]["pad_id"]

@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,8 @@ from condenser_jax.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0..4
 MIN_VOCAB_SIZE = 64
+PIECES_PER_CHARACTER = 16  # the alphabet, and its continuations, may take an eighth
 TRAINING_CHARACTERS = 200_000_000  # later text adds hardly a piece, only hours and memory
-
-
-def _first(texts: Iterable[str], characters: int) -> Iterator[str]:
-    for text in texts:
-        yield text
-        characters -= len(text)
-        if characters <= 0:
-            return
 
 
 def train_wordpiece(
@@ -39,46 +34,99 @@ def train_wordpiece(
     vocab.txt.
 
     The same texts give the same files. At most the first TRAINING_CHARACTERS are read. Returns
-    `directory`; raises UserError for a vocabulary too small, or for texts without a single letter.
+    `directory`; raises UserError for a vocabulary too small, or for texts without a letter.
     """
-    import tokenizers
-    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-
     if vocab_size < MIN_VOCAB_SIZE:
         raise UserError(
             f"vocab_size {vocab_size} is too small for a WordPiece; use {MIN_VOCAB_SIZE} or more"
         )
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    spool = directory / "normalised.txt"
+    try:
+        alphabet = _normalise(texts, spool, lowercase, vocab_size // PIECES_PER_CHARACTER)
+        if not alphabet:
+            raise UserError(
+                "a tokenizer cannot be trained: the source has no text; check its path and field"
+            )
+        pieces = _train_pieces(spool, alphabet, vocab_size)
+    finally:
+        spool.unlink(missing_ok=True)
+    return _save(pieces, directory, max_length, lowercase)
+
+
+def _normalise(texts: Iterable[str], spool: Path, lowercase: bool, limit: int) -> list[str]:
+    """Writes normalised texts, one a line; returns the `limit` commonest characters, sorted."""
+    from tokenizers import normalizers
+
+    normalise = normalizers.BertNormalizer(lowercase=lowercase).normalize_str
+    characters: Counter[str] = Counter()
+    left = TRAINING_CHARACTERS
+    with open(spool, "w", encoding="utf-8") as file:
+        for text in texts:
+            line = " ".join(normalise(text).split())
+            characters.update(line)
+            file.write(line + "\n")
+            left -= len(line)
+            if left <= 0:
+                break
+    del characters[" "]
+    common = sorted(characters, key=lambda c: (-characters[c], c))
+    return sorted(common[:limit])
+
+
+def _continues_words(character: str) -> bool:
+    """True for what the pre-tokenizer does not split off as punctuation or as a CJK character."""
+    is_ascii_symbol = character.isascii() and not character.isalnum()
+    is_cjk = "\u3400" <= character <= "\u9fff"
+    return not (is_ascii_symbol or is_cjk or unicodedata.category(character).startswith("P"))
+
+
+def _train_pieces(spool: Path, alphabet: list[str], vocab_size: int) -> dict[str, int]:
+    """Returns {piece: id}, the special tokens first.
+
+    The trainer numbers the pieces ##a, ##b, ... in the order in which it meets words in a hash map, and
+    breaks ties between merges by these numbers: two runs differ. So they are numbered for it.
+    """
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+
     tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    continuations = [f"##{character}" for character in alphabet if _continues_words(character)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS, *continuations],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    with open(spool, encoding="utf-8") as file:
+        tokenizer.train_from_iterator(file, trainer)
+    return tokenizer.get_vocab()
+
+
+def _save(pieces: dict[str, int], directory: Path, max_length: int, lowercase: bool) -> Path:
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertTokenizerFast  # type: ignore[attr-defined]
+
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-    )
-    tokenizer.train_from_iterator(_first(texts, TRAINING_CHARACTERS), trainer)
-    if tokenizer.get_vocab_size() <= len(SPECIAL_TOKENS):
-        raise UserError(
-            "a tokenizer cannot be trained: the source has no text; check its path and field"
-        )
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    return _save(tokenizer, Path(directory), max_length, lowercase)
-
-
-def _save(tokenizer: Any, directory: Path, max_length: int, lowercase: bool) -> Path:
-    from transformers import BertTokenizerFast  # type: ignore[attr-defined]
-
     wrapped = BertTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=max_length, do_lower_case=lowercase
     )
     wrapped.save_pretrained(directory)
-    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    (directory / "vocab.txt").write_text(
-        "".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8"
-    )
+    lines = "".join(f"{piece}\n" for piece in sorted(pieces, key=lambda piece: pieces[piece]))
+    (directory / "vocab.txt").write_text(lines, encoding="utf-8")
     return directory
 
 

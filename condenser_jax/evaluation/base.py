@@ -12,7 +12,7 @@ from condenser_jax.types import Batch, Frozen, Params
 
 
 class Evaluator(Protocol):
-    """Returns {name: value}; the loop writes them as `heldout/name`."""
+    """Returns {name: value}, names like "heldout/head_loss"."""
 
     def __call__(self, params: Params, frozen: Frozen) -> dict[str, float]: ...
 

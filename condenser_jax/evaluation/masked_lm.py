@@ -15,7 +15,7 @@ from condenser_jax.evaluation.base import place, replicated
 from condenser_jax.types import Frozen, Params
 
 COPIED = 0.2  # share of 8-grams known from training above which a span counts as a near-copy
-KINDS = ("", "new_", "copied_")  # prefixes of the figures
+KINDS = ("heldout", "heldout_new", "heldout_copied")  # prefixes of the figures
 
 
 def masked_lm_evaluator(
@@ -30,11 +30,12 @@ def masked_lm_evaluator(
     Args:
       predict: (params, frozen, batch) -> {state: (nll [B, M], correct [B, M])}.
       batches: of fixed masks; all of one size.
-      copied: [S] share of known 8-grams of the spans in the batches' order.
+      copied: [rows of all batches] share of known 8-grams of each row's span (any number for filling rows).
       unigram: int [V] counts of the training tokens.
 
     Returns:
-      (params, frozen) -> {"head_loss", "late_loss", "head_accuracy", ..., "unigram", "new_head_loss", ...}, losses in nats.
+      (params, frozen) -> {"heldout/head_loss", "heldout/late_accuracy", ..., "heldout/unigram", "heldout_new/head_loss", ...},
+      losses in nats.
     """
     kinds = _kinds_of_rows(copied, sum(len(batch["input_ids"]) for batch in batches))
     placed, weighted, start = [], [], 0
@@ -70,17 +71,16 @@ def masked_lm_evaluator(
 
 
 def _kinds_of_rows(copied: np.ndarray, rows: int) -> np.ndarray:
-    """float32 [kinds, rows]: whether a row is counted under each of KINDS (filling rows under none)."""
-    kinds = np.zeros((len(KINDS), rows), np.float32)
+    """float32 [kinds, rows]: whether a row is counted under each of KINDS."""
     is_copy = np.asarray(copied) > COPIED
-    kinds[:, : len(is_copy)] = [np.ones(len(is_copy)), ~is_copy, is_copy]
-    return kinds
+    assert is_copy.shape == (rows,), f"{len(is_copy)} shares of copies for {rows} rows"
+    return np.stack([np.ones(rows), ~is_copy, is_copy]).astype(np.float32)
 
 
 def _named(name: str, totals: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     """Means under the three prefixes; a kind without tokens is left out."""
     return {
-        f"{prefix}{name}": float(total / count)
+        f"{prefix}/{name}": float(total / count)
         for prefix, total, count in zip(KINDS, totals, counts, strict=True)
         if count > 0
     }

@@ -47,7 +47,7 @@ def span_retrieval_evaluator(
         fill up a batch.
 
     Returns:
-      (params, frozen) -> {"span_retrieval@1", "span_retrieval_mrr"}: the rank of a span's partner by dot product among all partners.
+      (params, frozen) -> {"heldout/span_retrieval@1", "heldout/span_retrieval_mrr"}: the rank of a span's partner by dot product among all partners.
     """
     placed = [[place(batch, mesh) for batch in side] for side in sides]
     real = [np.concatenate([batch["attention_mask"].sum(1) > 1 for batch in side]) for side in sides]
@@ -60,8 +60,8 @@ def span_retrieval_evaluator(
         )
         ranks = ranks_of_partners(first.astype(np.float32) @ second.astype(np.float32).T)
         return {
-            "span_retrieval@1": float((ranks == 1).mean()),
-            "span_retrieval_mrr": float((1.0 / ranks).mean()),
+            "heldout/span_retrieval@1": float((ranks == 1).mean()),
+            "heldout/span_retrieval_mrr": float((1.0 / ranks).mean()),
         }
 
     return evaluate

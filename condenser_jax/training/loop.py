@@ -58,7 +58,7 @@ class Run:
     log_every: int
     eval_every: int
     save_every: int
-    evaluate: Callable[[Params, Frozen], dict[str, float]]  # {name: value}, written as heldout/name
+    evaluate: Callable[[Params, Frozen], dict[str, float]]  # {"heldout/name": value}
     best_metric: str  # the lower-is-better figure that names the best checkpoint
     tokens_per_step: int
     flops_per_token: float  # that the step needs, forward and backward
@@ -218,7 +218,7 @@ class Loop:
             self.history["best"] = {"step": done, "value": value}
         self.history["evaluated"] = done
         for hook in self.hooks:
-            hook.on_eval(done, {f"heldout/{name}": value for name, value in figures.items()})
+            hook.on_eval(done, figures)
 
     def _save(self, done: int) -> None:
         self._check_finite()

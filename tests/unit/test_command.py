@@ -18,7 +18,7 @@ SCRIPT = """
 import errno, json, os, sys
 from absl import flags
 from condenser_jax import command
-from condenser_jax.errors import Preempted, UserError
+from condenser_jax.errors import Preempted, RunFailed, UserError
 
 def fail(error):
     raise error
@@ -26,9 +26,11 @@ def fail(error):
 OUTCOMES = {
     "fine": lambda: print("lr", CONFIG.value.optimizer.lr),
     "mistake": lambda: fail(UserError("batch_size 3 is odd; use 4.")),
+    "failed": lambda: fail(RunFailed("the loss was not finite at step 7")),
     "preempted": lambda: fail(Preempted("saved at step 7")),
     "interrupted": lambda: fail(KeyboardInterrupt()),
     "disk": lambda: fail(OSError(errno.ENOSPC, "No space left on device", "ids.bin")),
+    "workdir": lambda: print(command.default_workdir()),
     "bug": lambda: fail(RuntimeError("nobody foresaw this")),
 }
 OUTCOME = flags.DEFINE_string("outcome", "fine", "how main ends")
@@ -60,6 +62,9 @@ CASES = {
     "default": ([], 0, "lr 0.1"),
     "override": (["--config.optimizer.lr=1"], 0, "lr 1.0"),
     "mistake": (["--outcome=mistake"], 2, "error: batch_size 3 is odd; use 4."),
+    "failed": (["--outcome=failed"], 1, "error: the loss was not finite at step 7"),
+    "workdir": (["--outcome=workdir", "--config={}/good.py:smoke"], 0, "runs/good-smoke"),
+    "workdir, no variant": (["--outcome=workdir"], 0, "runs/good"),
     "preempted": (["--outcome=preempted"], 75, "saved at step 7"),
     "interrupted": (["--outcome=interrupted"], 130, "interrupted"),
     "disk": (
