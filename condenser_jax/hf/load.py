@@ -166,6 +166,7 @@ def _read_head(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def tokenizer_path(directory: Path) -> Path | None:
+    """The directory itself if a tokenizer lies in it."""
     markers = ("tokenizer.json", "vocab.txt", "vocab.json")
     return directory if any((directory / name).exists() for name in markers) else None
 
