@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ import jax
 from condenser_jax.errors import UserError
 
 CLEAR_LINE = "\r\x1b[K"
+LINE_WIDTH = 100
 
 
 class Hook:
@@ -173,8 +175,10 @@ class Progress(Hook):
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         clear = CLEAR_LINE if self._in_place else ""
-        values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        print(f"{clear}evaluation at step {step}:  {values}", file=self._stream, flush=True)
+        values = [value.replace(" ", "\0") for value in _values(metrics)]  # a pair stays together
+        text = f"evaluation at step {step}: {', '.join(values)}"
+        lines = textwrap.fill(text, LINE_WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+        print(clear + lines.replace("\0", " "), file=self._stream, flush=True)
 
     def on_end(self) -> None:
         if self._in_place and self._first:
@@ -185,12 +189,12 @@ class Progress(Hook):
         rest.pop("steps_per_second", None)
         tokens, mfu = rest.pop("tokens_per_second", None), rest.pop("mfu", None)
         parts = [f"step {step}/{self._total} ({step / max(1, self._total):.0%})"]
-        parts += [f"{name} {value:.4g}" for name, value in rest.items()]
+        parts.append(f"{self._time_left(step, now)} left")
         if tokens is not None:
             parts.append(f"{human(tokens)} tokens/s")
         if mfu is not None:
             parts.append(f"MFU {mfu:.1%}")
-        return "  ".join([*parts, f"{self._time_left(step, now)} left"])
+        return "  ".join(parts + _values(rest))
 
     def _time_left(self, step: int, now: float) -> str:
         """From the pace since the first log, evaluations included."""
@@ -201,6 +205,14 @@ class Progress(Hook):
         if step == first_step:
             return "?"
         return duration((now - first_time) / (step - first_step) * (self._total - step))
+
+
+def _values(metrics: Mapping[str, float]) -> list[str]:
+    """["loss 2.5", ...], losses first, without the part of the name that all share ("train/")."""
+    prefixes = {name.rpartition("/")[0] for name in metrics}
+    shared = len(prefixes.pop()) + 1 if len(prefixes) == 1 and "" not in prefixes else 0
+    ordered = sorted(metrics.items(), key=lambda item: "loss" not in item[0])
+    return [f"{name[shared:]} {value:.4g}" for name, value in ordered]
 
 
 def human(number: float) -> str:

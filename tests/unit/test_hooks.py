@@ -108,7 +108,7 @@ def test_a_terminal_sees_one_line_that_updates():
         progress.on_log(step, {"train/loss": 2.34567, "tokens_per_second": 12345.0})
     progress.on_end()
     lines = stream.getvalue().split(hooks.CLEAR_LINE)
-    assert lines[2] == "step 20/100 (20%)  train/loss 2.346  12.3k tokens/s  0:40 left\n"
+    assert lines[2] == "step 20/100 (20%)  0:40 left  12.3k tokens/s  loss 2.346\n"
     assert "? left" in lines[1]
 
 
@@ -121,7 +121,7 @@ def test_a_log_sees_a_plain_line_now_and_then_and_the_last_one():
     lines = stream.getvalue().splitlines()
     steps = [int(re.match(r"step (\d+)", line)[1]) for line in lines]
     assert steps == [*range(1, 101, 10), 100]
-    assert lines[-1] == "step 100/100 (100%)  MFU 50.0%  0:00 left"
+    assert lines[-1] == "step 100/100 (100%)  0:00 left  MFU 50.0%"
     assert "\x1b" not in stream.getvalue()
 
 
@@ -132,10 +132,19 @@ def test_a_line_never_wraps(monkeypatch):
     assert len(stream.getvalue()) - len(hooks.CLEAR_LINE) == 19
 
 
-def test_an_evaluation_has_a_line_of_its_own():
+def test_an_evaluation_has_lines_of_its_own():
     stream = io.StringIO()
-    hooks.Progress(100, stream=stream).on_eval(50, {"heldout/loss": 1.25})
-    assert stream.getvalue() == "evaluation at step 50:  heldout/loss 1.25\n"
+    metrics = {f"heldout/accuracy_of_the_head_{i}": 0.5 for i in range(4)}
+    hooks.Progress(100, stream=stream).on_eval(50, {**metrics, "heldout/loss": 1.25})
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith("evaluation at step 50: loss 1.25, accuracy_of_the_head_0 0.5, ")
+    assert second == "    accuracy_of_the_head_2 0.5, accuracy_of_the_head_3 0.5"
+
+
+def test_names_of_different_phases_are_told_apart():
+    stream = io.StringIO()
+    hooks.Progress(2, stream=stream).on_log(1, {"maximise/reward": 0.5, "minimise/loss": 2.0})
+    assert stream.getvalue().strip().endswith("minimise/loss 2  maximise/reward 0.5")
 
 
 @pytest.mark.parametrize(
