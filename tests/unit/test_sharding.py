@@ -9,6 +9,8 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from condenser_jax.errors import UserError
+from condenser_jax.methods import METHODS
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.training import sharding
 
 
@@ -159,3 +161,15 @@ def test_a_batch_that_the_mesh_cannot_divide_is_refused(axes, batch_size, accumu
 
 def test_a_batch_that_fits_is_accepted():
     sharding.check_batch(96, sharding.make_mesh(), accumulate=3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_parameter_of_every_method_has_a_rule(name):
+    backbone = BackboneConfig(
+        vocab_size=100, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32
+    )
+    method = METHODS[name]
+    objective = method.build(backbone, ComputeConfig(), method.options())
+    params = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
+    shardings = sharding.parameter_shardings(params, sharding.make_mesh(fsdp=2, tensor=2))
+    assert jax.tree.structure(shardings) == jax.tree.structure(params)
