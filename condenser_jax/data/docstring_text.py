@@ -20,7 +20,8 @@ LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|\[`?~?([\w.]+)`?\]")
 CITATION = re.compile(r"\s*\[\d+\]_|`_+")
 TAG = re.compile(r"</?\w+[^<>]*>")
 LETTERS = re.compile(r"[^\W\d_]{2,}")
-MIN_WORDS = 2
+MIN_WORDS = 3
+MIN_SUMMARY_WORDS = 2  # "Sort arrays." says something, a lone "For example." does not
 
 
 def _indent(line: str) -> int:
@@ -80,14 +81,18 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("`", "").replace("**", "").split())
 
 
-def _is_prose(text: str) -> bool:
-    """True when a text has a few words and is made of letters more than of anything else."""
+def _is_prose(text: str, min_words: int) -> bool:
+    """True when a text has some words and is made of letters more than of anything else."""
     words = LETTERS.findall(text)
-    return len(words) >= MIN_WORDS and 2 * sum(map(len, words)) > len(text)
+    return len(words) >= min_words and 2 * sum(map(len, words)) > len(text)
 
 
 def paragraphs(docstring: str) -> list[str]:
     """Returns the paragraphs of prose of a docstring, a line each; the first is the summary."""
     lines = inspect.cleandoc(docstring).splitlines()
     plain = (_plain(" ".join(block)) for block in _blocks(lines) if block)
-    return [text for text in plain if _is_prose(text)]
+    return [
+        text
+        for place, text in enumerate(plain)
+        if _is_prose(text, MIN_WORDS if place else MIN_SUMMARY_WORDS)
+    ]

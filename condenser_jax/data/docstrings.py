@@ -40,6 +40,7 @@ MIN_QUOTED_SHARE = 0.15
 MIN_WORDS = 20
 GROUP_LEVELS = 3  # "scipy.stats._entropy", "transformers.models.bert"
 FILES_PER_TASK = 48
+MIN_PARALLEL_TASKS = 16  # about a second of parsing: what starting processes costs
 
 
 def _canonical(name: str) -> str:
@@ -141,7 +142,7 @@ def read_modules(files: list[tuple[str, str]]) -> list[Document]:
 
 
 class DocstringSource:
-    """The docstrings of our own requirements, or of some ("docstrings:jax,numpy"), held out by modules."""
+    """The docstrings of our requirements, or of some of them ("docstrings:jax,numpy")."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
         self.bad = BadRecords(options.bad_share)
@@ -166,7 +167,7 @@ class DocstringSource:
     def _documents(self) -> list[Document]:  # about 20 MB: kept, since parsing is the larger cost
         files = self._files()
         tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-        workers = min(4, os.cpu_count() or 1)
+        workers = min(4, os.cpu_count() or 1) if len(tasks) >= MIN_PARALLEL_TASKS else 1
         found: dict[str, Document] = {}
         for documents in ordered_map(read_modules, tasks, workers):
             for document in documents:

@@ -19,6 +19,7 @@ from condenser_jax.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0..4
 MIN_VOCAB_SIZE = 64
+MIN_ALPHABET = 26
 PIECES_PER_CHARACTER = 16  # the alphabet, and its continuations, may take an eighth
 TRAINING_CHARACTERS = 200_000_000  # later text adds hardly a piece, only hours and memory
 
@@ -44,10 +45,13 @@ def train_wordpiece(
     directory.mkdir(parents=True, exist_ok=True)
     spool = directory / "normalised.txt"
     try:
-        alphabet = _normalise(texts, spool, lowercase, vocab_size // PIECES_PER_CHARACTER)
+        alphabet = _normalise(
+            texts, spool, lowercase, max(MIN_ALPHABET, vocab_size // PIECES_PER_CHARACTER)
+        )
         if not alphabet:
             raise UserError(
-                "a tokenizer cannot be trained: the source has no text; check its path and field"
+                "a tokenizer cannot be trained: the source has no text outside its held-out "
+                "part; check its path and field"
             )
         pieces = _train_pieces(spool, alphabet, vocab_size)
     finally:
@@ -85,7 +89,7 @@ def _continues_words(character: str) -> bool:
 def _train_pieces(spool: Path, alphabet: list[str], vocab_size: int) -> dict[str, int]:
     """Returns {piece: id}, the special tokens first.
 
-    The trainer numbers the pieces ##a, ##b, ... in the order in which it meets words in a hash map, and
+    The trainer numbers the pieces ##a, ##b, ... in the order of a random hash map of words, and
     breaks ties between merges by these numbers: two runs differ. So they are numbered for it.
     """
     import tokenizers
