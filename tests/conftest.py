@@ -1,6 +1,6 @@
 """Every test runs on 8 virtual CPU devices, offline, with compiled programs kept between runs.
 
-These are read when jax and the hub client are first imported, so they are set here, before any test is.
+jax and the hub client read these when they are imported first, so they are set before any test is.
 What the caller has set already stays.
 """
 
