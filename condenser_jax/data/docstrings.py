@@ -14,7 +14,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -146,6 +145,7 @@ class DocstringSource:
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
         self.bad = BadRecords(options.bad_share)
+        self._parsed: list[Document] = []
         self.distributions = installed_requirements()
         if rest:
             names = [_canonical(name.strip()) for name in rest.split(",")]
@@ -163,23 +163,29 @@ class DocstringSource:
             if _is_wanted(path)
         ]
 
-    @cached_property
-    def _documents(self) -> list[Document]:  # about 20 MB: kept, since parsing is the larger cost
+    def _parse(self) -> Iterator[Document]:
         files = self._files()
         tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
         workers = min(4, os.cpu_count() or 1) if len(tasks) >= MIN_PARALLEL_TASKS else 1
-        found: dict[str, Document] = {}
+        keys: set[str] = set()
         for documents in ordered_map(read_modules, tasks, workers):
             for document in documents:
-                found.setdefault(document.key, document)
-        return list(found.values())
+                if document.key not in keys:
+                    keys.add(document.key)
+                    yield document
 
     def documents(self) -> Iterator[Document]:
-        """Streams the documents by distribution, file and place in the file."""
+        """Streams the documents by distribution, file and place in the file.
+
+        They are kept after the first pass: about 20 MB, and parsing is the larger cost.
+        """
         self.bad = BadRecords(self.bad.bad_share)
-        for document in self._documents:
+        read: list[Document] = []
+        for document in self._parsed or self._parse():
             self.bad.accept()
+            read.append(document)
             yield document
+        self._parsed = read
 
     def describe(self) -> dict[str, Any]:
         """Versions of the packages, and a hash of the lists of their files (which hold a hash per

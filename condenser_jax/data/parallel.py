@@ -1,18 +1,29 @@
 """A parallel map that keeps the order and never runs ahead of its reader.
 
-`multiprocessing.Pool.imap` drains its whole input at once, so ten gigabytes of documents would
-pile up in memory. Here at most a few items per worker are on their way. Workers are spawned, not
-forked: the caller may hold threads of jax or of a tokenizer.
+The pools of the standard library drain their input at once: ten gigabytes of documents would pile
+up in memory. Here at most a few items per worker are on their way. Workers are spawned, not forked:
+the caller may hold threads of jax or of a tokenizer.
 """
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from condenser_jax.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
 ITEMS_PER_WORKER = 4
+
+
+def _start(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, without traces
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def ordered_map(
@@ -22,10 +33,10 @@ def ordered_map(
     initializer: Callable[..., None] | None = None,
     initargs: tuple[Any, ...] = (),
 ) -> Iterator[R]:
-    """Yields function(item) for every item in order, from `workers` processes (0 or 1: from this
-    one).
+    """Yields function(item) for every item in order, from `workers` processes (0 or 1: this one).
 
     `initializer(*initargs)` runs once per process; `function` must be importable by name.
+    Raises UserError when a process dies.
     """
     if workers <= 1:
         if initializer is not None:
@@ -33,11 +44,19 @@ def ordered_map(
         yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer, initargs) as pool:
-        pending: deque[Any] = deque()
+    pool = ProcessPoolExecutor(workers, context, _start, (initializer, initargs))
+    pending: deque[Future[R]] = deque()
+    try:
         for item in items:
-            pending.append(pool.apply_async(function, (item,)))
+            pending.append(pool.submit(function, item))
             if len(pending) >= workers * ITEMS_PER_WORKER:
-                yield pending.popleft().get()
+                yield pending.popleft().result()
         while pending:
-            yield pending.popleft().get()
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"one of {workers} processes that read text died, most likely out of memory; "
+            "use fewer workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
