@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# A part imports itself and what stands in lines above its own; parts of one line do not know each other.
+# A part imports itself and what stands in lines above; parts of one line do not know each other.
 ORDER = (
     ("types", "errors", "environment"),
     ("models", "losses", "data", "plotting"),

@@ -1,0 +1,169 @@
+"""Every configuration loads, says what its keys mean, and refuses what nobody knows in one line."""
+
+import ast
+import dataclasses
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from condenser_jax.config import read_config
+from condenser_jax.errors import UserError
+from condenser_jax.methods import METHODS
+from configs.common import VARIANTS
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = {name: method.options for name, method in METHODS.items()}
+FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
+PAGE = ROOT / "docs" / "configuration.md"
+
+
+def load(name="condenser", variant=""):
+    """The ConfigDict of a file in configs/, as a nested dict."""
+    return importlib.import_module(f"configs.{name}").get_config(variant).to_dict()
+
+
+def flat(config):
+    """{"section.key": value} of a frozen configuration."""
+    values = dataclasses.asdict(config)
+    return {
+        f"{section}.{key}" if key else section: value
+        for section, content in values.items()
+        for key, value in (content.items() if isinstance(content, dict) else [("", content)])
+    }
+
+
+def refusal(config):
+    """The text with which `read_config` refuses."""
+    with pytest.raises(UserError) as error:
+        read_config(config, OPTIONS)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_variant_of_every_config_loads(file, variant):
+    config = read_config(load(file.stem, variant), OPTIONS)
+    assert config.objective.name == file.stem
+    assert config.data.max_length <= config.model.max_positions
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_header_of_a_config_has_the_command_of_every_variant(file):
+    header = ast.get_docstring(ast.parse(file.read_text()))
+    for variant in VARIANTS:
+        ending = f":{variant}" if variant else ""
+        command = rf"python launch/train.py --config=configs/{file.name}{ending}\s"
+        assert re.search(command, header), command
+
+
+def test_a_smoke_run_is_smaller_than_the_default_and_the_papers_run_is_larger():
+    small, default, large = (read_config(load(variant=v), OPTIONS) for v in ("smoke", "", "paper"))
+    sizes = [
+        c.training.steps * c.training.batch_size * c.data.max_length
+        for c in (small, default, large)
+    ]
+    assert sizes == sorted(sizes) and len(set(sizes)) == 3
+
+
+def test_mlm_and_condenser_differ_in_their_objective_alone():
+    mlm, condenser = load("mlm"), load("condenser")
+    del mlm["objective"], condenser["objective"]
+    assert mlm == condenser
+
+
+def test_a_work_directory_s_config_is_read_back_unchanged():
+    config = read_config(load() | {"seed": 3}, OPTIONS)
+    stored = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert read_config(stored, OPTIONS) == config
+
+
+def test_an_unknown_variant_names_the_nearest():
+    with pytest.raises(
+        UserError, match=r"^unknown variant 'papr'; did you mean 'paper'\? known: , paper, smoke$"
+    ):
+        load(variant="papr")
+
+
+def test_an_unknown_section_names_the_nearest():
+    text = refusal(load() | {"optimiser": {}})
+    assert text.startswith(
+        "unknown configuration key 'optimiser'; did you mean 'optimizer'? known: compute, "
+    )
+
+
+def test_an_unknown_key_names_the_nearest():
+    config = load()
+    config["mesh"]["tensr"] = 2
+    assert refusal(config) == (
+        "unknown key in 'mesh' 'tensr'; did you mean 'tensor'? known: data, fsdp, tensor"
+    )
+
+
+def test_a_key_of_another_method_is_unknown():
+    config = load("mlm")
+    config["objective"]["head_layers"] = 2
+    assert refusal(config) == "unknown key in 'objective' 'head_layers'; known: name"
+
+
+def test_an_unknown_method_names_the_nearest():
+    config = load()
+    config["objective"]["name"] = "condensor"
+    assert refusal(config).startswith(
+        "unknown objective 'condensor'; did you mean 'condenser'? known: "
+    )
+
+
+def test_a_method_has_to_be_named():
+    config = load()
+    del config["objective"]["name"]
+    assert refusal(config).startswith("objective.name is missing; known: condenser, mlm")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "text"),
+    [
+        ("training", "steps", "many", "training.steps is 'many'; expected int."),
+        ("training", "steps", True, "training.steps is True; expected int."),
+        ("training", "batch_size", 8.5, "training.batch_size is 8.5; expected int."),
+        ("optimizer", "clip_norm", "off", "optimizer.clip_norm is 'off'; expected float or None."),
+        ("model", "unigram_bias", 1, "model.unigram_bias is 1; expected bool."),
+        ("data", "source", None, "data.source is None; expected str."),
+        ("training", "profile", 7, "training.profile is 7; expected tuple."),
+    ],
+)
+def test_a_value_of_another_type_is_refused(section, key, value, text):
+    config = load()
+    config[section][key] = value
+    assert refusal(config) == text
+
+
+def test_whole_numbers_stand_for_floats_and_lists_for_tuples():
+    config = load()
+    config["optimizer"]["learning_rate"] = 1
+    config["training"]["profile"] = [10, 12]
+    read = read_config(config, OPTIONS)
+    assert read.optimizer.learning_rate == 1.0 and isinstance(read.optimizer.learning_rate, float)
+    assert read.training.profile == (10, 12)
+
+
+def documented():
+    """{key: (value of the default, of `:paper`, meaning)}, as docs/configuration.md has it."""
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| (.+) \|$", PAGE.read_text(), re.MULTILINE
+    )
+    return {key: tuple(rest) for key, *rest in rows}
+
+
+def test_every_key_is_explained_in_docs_configuration_with_its_values():
+    default, paper = (flat(read_config(load(variant=v), OPTIONS)) for v in ("", "paper"))
+    expected = {key: (f"`{default[key]!r}`", f"`{paper[key]!r}`") for key in default}
+    assert {key: values[:2] for key, values in documented().items()} == expected
+    assert all(meaning.strip() for *_, meaning in documented().values())
+
+
+def test_every_method_s_keys_are_explained():
+    names = {field.name for options in OPTIONS.values() for field in dataclasses.fields(options)}
+    assert {f"objective.{name}" for name in names} <= set(documented())
