@@ -10,7 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.config import ModelConfig, RunComputeConfig, RunConfig
-from condenser_jax.corpus import Corpus, heldout_evaluation, prepare_corpus, span_batches, tokenizer_of
+from condenser_jax.corpus import (
+    Corpus,
+    heldout_evaluation,
+    prepare_corpus,
+    span_batches,
+    tokenizer_of,
+)
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError, choose
 from condenser_jax.evaluation.masked_lm import log_unigram
@@ -39,7 +45,9 @@ class Built(NamedTuple):
 
 
 def build(config: RunConfig) -> Built:
-    """Builds a run; prepares its data if that has not been done. Raises UserError for what does not fit."""
+    """Builds a run; prepares its data if that has not been done. Raises UserError for what does not
+    fit.
+    """
     training = config.training
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     check_batch(training.batch_size, mesh, training.accumulate)
@@ -100,8 +108,8 @@ def backbone_config(
             raise UserError(f"model.{name} is {rate}; expected a share of at least 0 and under 1.")
     if config.data.max_length > backbone.max_length:
         raise UserError(
-            f"data.max_length {config.data.max_length} is longer than the {backbone.max_length} positions "
-            f"of the encoder; use {backbone.max_length} or less."
+            f"data.max_length {config.data.max_length} is longer than the "
+            f"{backbone.max_length} positions of the encoder; use {backbone.max_length} or less."
         )
     return dataclasses.replace(backbone, **rates)
 
@@ -111,7 +119,8 @@ def backbone_from_scratch(model: ModelConfig, corpus: Corpus) -> BackboneConfig:
     choose("model.model_type", model.model_type, MODEL_TYPES)
     if model.hidden_size % model.num_heads:
         raise UserError(
-            f"model.hidden_size {model.hidden_size} is not divisible by model.num_heads {model.num_heads}."
+            f"model.hidden_size {model.hidden_size} is not divisible by model.num_heads "
+            f"{model.num_heads}; choose a multiple of it."
         )
     roberta = model.model_type == "roberta"
     pad_id = corpus.vocabulary.pad_id
@@ -156,17 +165,17 @@ def initial_groups(
     head = loaded.get("condenser_head")
     if head is not None and layers != len(head):
         raise UserError(
-            f"the condenser head of {config.model.init} has {len(head)} layers, objective.head_layers is "
-            f"{layers}; set --config.objective.head_layers={len(head)}."
+            f"the condenser head of {config.model.init} has {len(head)} layers, "
+            f"objective.head_layers is {layers}; set --config.objective.head_layers={len(head)}."
         )
     if "condenser_head" in trained and head is None:
         copied = config.objective.head_init == "late"
         notes.append(f"weights: condenser_head {'copied from late layers' if copied else 'random'}")
         if not copied and not config.objective.head_warmup_steps:
             log.warning(
-                "THE CONDENSER HEAD IS RANDOM on a trained backbone. That is right for a BERT checkpoint; on a Condenser it will "
-                "likely corrupt the rest of the model: load its head, or use objective.head_init=late or "
-                "objective.head_warmup_steps."
+                "THE CONDENSER HEAD IS RANDOM on a trained backbone. That is right for a BERT "
+                "checkpoint; on a Condenser it will likely corrupt the rest of the model: load its "
+                "head, or use objective.head_init=late or objective.head_warmup_steps."
             )
     return loaded, notes
 
@@ -195,13 +204,22 @@ def encoder_card(config: RunConfig, corpus: Corpus) -> EncoderCard:
 
 
 def _check_rhythm(config: RunConfig) -> None:
-    for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "keep"):
+    for name in (
+        "steps",
+        "batch_size",
+        "accumulate",
+        "log_every",
+        "eval_every",
+        "save_every",
+        "keep",
+    ):
         value = getattr(config.training, name)
         if value < 1:
             raise UserError(f"training.{name} is {value}; expected at least 1.")
     if len(config.training.profile) not in (0, 2):
         raise UserError(
-            f"training.profile is {config.training.profile}; expected (first, last) step, or () for no trace."
+            f"training.profile is {config.training.profile}; expected (first, last) step, or () "
+            "for no trace."
         )
 
 

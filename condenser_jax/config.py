@@ -1,7 +1,8 @@
-"""From a ConfigDict to frozen dataclasses: below `read_config` no configuration has a key that nobody knows.
+"""From a ConfigDict to frozen dataclasses: below `read_config` no configuration has a key that
+nobody knows.
 
-One dataclass per section of a config file. Unknown keys are refused with the nearest valid one, values of the wrong type with
-what was expected.
+One dataclass per section of a config file. Unknown keys are refused with the nearest valid one,
+values of the wrong type with what was expected.
 """
 
 import dataclasses
@@ -22,15 +23,21 @@ class DataConfig:
 
     source: str = "docstrings:"  # "kind:where", or a mixture "0.8 kind:where + 0.2 kind:where"
     directory: str = ""  # where prepared data is kept; "": the cache directory
-    tokenizer: str = ""  # directory or hub id; "": that of model.init, else one trained on the source
+    tokenizer: str = (
+        ""  # directory or hub id; "": that of model.init, else one trained on the source
+    )
     vocab_size: int = 8192  # of a tokenizer trained here
     recipe: str = "sentences"  # how documents are cut to spans: sentences, paragraphs or fixed
     max_length: int = 128  # tokens of a row, [CLS] and [SEP] included
-    short_probability: float = 0.1  # share of blocks with a random shorter length (recipe sentences)
+    short_probability: float = (
+        0.1  # share of blocks with a random shorter length (recipe sentences)
+    )
     min_tokens: int = 6  # shorter spans are dropped
     heldout_share: float = 0.02  # of the groups (packages' modules, documents) held out
     mask_rate: float = 0.15  # of a row's tokens
-    text_layout: str = "lines"  # text: one document per line, or "paragraphs" separated by blank lines
+    text_layout: str = (
+        "lines"  # text: one document per line, or "paragraphs" separated by blank lines
+    )
     text_field: str = "text"  # jsonl, parquet, hf, tfds: the field that holds the text
     split: str = "train"  # hf, tfds: which split is read
     bad_share: float = 0.01  # share of broken records above which they are fatal
@@ -41,7 +48,9 @@ class DataConfig:
 class ModelConfig:
     """The encoder: a checkpoint, or an architecture that starts from scratch."""
 
-    init: str = ""  # Hugging Face directory or hub id, or a work directory's export; "": from scratch
+    init: str = (
+        ""  # Hugging Face directory or hub id, or a work directory's export; "": from scratch
+    )
     model_type: str = "bert"  # the fields from here on describe an encoder from scratch
     hidden_size: int = 768
     num_layers: int = 12
@@ -60,13 +69,17 @@ class RunComputeConfig:
 
     dtype: str = "auto"  # float32, bfloat16; auto: bfloat16 on GPU and TPU
     scan_layers: bool | None = None  # None: scanned on accelerators, unrolled on CPU
-    remat: bool = False  # recompute layers in the backward pass: less memory, a third more operations
+    remat: bool = (
+        False  # recompute layers in the backward pass: less memory, a third more operations
+    )
     lean: bool = True  # False: the plain reference form, which computes what nobody reads
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How many devices share the batch (data), the batch and the weights (fsdp), each product (tensor)."""
+    """How many devices share the batch (data), the batch and the weights (fsdp), each product
+    (tensor).
+    """
 
     data: int = -1  # -1: all that are left
     fsdp: int = 1
@@ -128,24 +141,26 @@ SECTIONS: dict[str, type] = {
 def read_config(config: Mapping[str, Any], objectives: Mapping[str, type]) -> RunConfig:
     """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it.
 
-    `objectives` maps the names of methods to their dataclasses. Raises UserError for unknown keys, wrong types and unknown methods.
+    `objectives` maps the names of methods to their dataclasses. Raises UserError for unknown keys,
+    wrong types and unknown methods.
     """
     known = {*SECTIONS, "objective", "seed"}
     for key in config:
         choose("configuration key", key, known)
-    sections = {
-        name: read_section(section, config.get(name, {}), name) for name, section in SECTIONS.items()
+    sections: dict[str, Any] = {
+        name: read_section(section, config.get(name, {}), name)
+        for name, section in SECTIONS.items()
     }
     options = config.get("objective", {})
     if "name" not in options:
         raise UserError(f"objective.name is missing; known: {', '.join(sorted(objectives))}")
     method = objectives[choose("objective", options["name"], objectives)]
-    objective = read_section(method, options, "objective")
+    objective: Any = read_section(method, options, "objective")
     return RunConfig(seed=int(config.get("seed", 0)), objective=objective, **sections)
 
 
 def read_section(section: type[Section], values: Mapping[str, Any], name: str) -> Section:
-    """A dataclass from a mapping, keys and types checked. `name` is how messages call the section."""
+    """A dataclass from a mapping, keys and types checked; messages call the section `name`."""
     hints = typing.get_type_hints(section)
     checked = {}
     for key, value in values.items():

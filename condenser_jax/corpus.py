@@ -1,4 +1,6 @@
-"""What a run reads: its prepared sources, their tokenizer, the batches and the held-out evaluations."""
+"""What a run reads: its prepared sources, their tokenizer, the batches and the held-out
+evaluations.
+"""
 
 import hashlib
 import json
@@ -11,15 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.environment import cache_directory
 from condenser_jax.config import DataConfig, EvaluationConfig, RunConfig
-from condenser_jax.data.batches import SpanBatches, fixed_batches, unmasked_batches
+from condenser_jax.data.batches import NumpyBatch, SpanBatches, fixed_batches, unmasked_batches
 from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.data.prepare import PrepareConfig, prepare_mixture
 from condenser_jax.data.sources import SourceOptions
 from condenser_jax.data.store import Prepared, open_prepared, verify
 from condenser_jax.data.tokenization import load_tokenizer
 from condenser_jax.data.vocabulary import Vocabulary
+from condenser_jax.environment import cache_directory
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import masked_lm_evaluator
 from condenser_jax.evaluation.span_retrieval import choose_pairs, span_retrieval_evaluator
@@ -45,20 +47,22 @@ class Corpus(NamedTuple):
     @property
     def unigram(self) -> np.ndarray:
         """int64 [V] counts of the training tokens of all sources."""
-        return sum(prepared.unigram for prepared, _ in self.sources)
+        return np.sum([prepared.unigram for prepared, _ in self.sources], axis=0)
 
     @property
     def hashes(self) -> dict[str, str]:
-        """What must not change while a run lasts: a hash per source, over the hashes of its files."""
+        """What must not change while a run lasts: a hash per source, over its files' hashes."""
         found = {}
         for prepared, _ in self.sources:
             files = json.dumps(prepared.card["files"], sort_keys=True)
-            found[prepared.directory.name] = hashlib.blake2b(files.encode(), digest_size=16).hexdigest()
+            found[prepared.directory.name] = hashlib.blake2b(
+                files.encode(), digest_size=16
+            ).hexdigest()
         return found
 
 
 def tokenizer_of(config: RunConfig) -> str:
-    """The tokenizer that a run names: its own, else that of its initial checkpoint; "" trains one."""
+    """The tokenizer that a run names, else its initial checkpoint's; "" trains one."""
     if config.data.tokenizer or not config.model.init:
         return config.data.tokenizer
     return str(tokenizer_path(find_directory(config.model.init)) or "")
@@ -132,8 +136,10 @@ def heldout_evaluation(
     config: EvaluationConfig,
     seed: int,
 ) -> Callable[[Params, Frozen], dict[str, float]]:
-    """Masked-LM loss beside the unigram, and span retrieval, on the held-out part of every source."""
-    masked, copied, sides = [], [], ([], [])
+    """Masked-LM loss beside the unigram, and span retrieval, on what is held out."""
+    masked: list[NumpyBatch] = []
+    copied: list[np.ndarray] = []
+    sides: tuple[list[NumpyBatch], list[NumpyBatch]] = ([], [])
     share = 1.0 / len(corpus.sources)
     for spans in (prepared.heldout for prepared, _ in corpus.sources):
         chosen = _spread(len(spans), round(config.spans * share))
@@ -145,8 +151,8 @@ def heldout_evaluation(
             side.extend(unmasked_batches(spans, numbers, *how, seed))
     if not masked:
         raise UserError(
-            f"nothing is held out of {data.source!r} (data.heldout_share {data.heldout_share:g}), so nothing can be evaluated; "
-            "raise data.heldout_share or give more documents."
+            f"nothing is held out of {data.source!r} (data.heldout_share "
+            f"{data.heldout_share:g}), so nothing can be evaluated; raise it or give more documents."
         )
     known = np.concatenate(copied)
     figures = [

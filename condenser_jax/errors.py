@@ -26,7 +26,9 @@ class Preempted(Exception):
 
 
 def choose(kind: str, value: str, known: Iterable[str]) -> str:
-    """Returns `value` if it is one of `known`; otherwise raises a UserError that names the nearest one."""
+    """Returns `value` if it is one of `known`; otherwise raises a UserError that names the nearest
+    one.
+    """
     names = sorted(known)
     if value in names:
         return value

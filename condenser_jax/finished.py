@@ -1,4 +1,4 @@
-"""A run, finished or not, read back from its work directory: its encoder, its figures, its export."""
+"""A run read back from its work directory: its encoder, its figures, its export."""
 
 import json
 from pathlib import Path
@@ -90,9 +90,7 @@ def model_facts(run: Finished, licence: str) -> Facts:
             "weight decay": optimizer.weight_decay,
             "seed": run.config.seed,
         },
-        evaluation={
-            name: round(value, 4) for name, value in history.get("last", {}).items()
-        },
+        evaluation={name: round(value, 4) for name, value in history.get("last", {}).items()},
         versions=run.facts["versions"],
     )
 

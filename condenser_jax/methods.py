@@ -1,4 +1,6 @@
-"""The methods that can be trained: name -> its options and its objective. A new method is a file and a row."""
+"""The methods that can be trained: name -> its options and its objective. A new method is a file
+and a row.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,6 @@
-"""One training run from configuration to finished work directory: the recipe that launch/train.py follows."""
+"""One training run from configuration to finished work directory: the recipe that launch/train.py
+follows.
+"""
 
 import contextlib
 import dataclasses
@@ -38,7 +40,8 @@ def print_dry_run(config: RunConfig) -> None:
 
 
 def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, dict[str, Any]]:
-    """Starts or resumes the run of `path`, brings it to its end and returns what its evaluations found.
+    """Starts or resumes the run of `path`, brings it to its end and returns what its evaluations
+    found.
 
     Args:
       began: when the command started, seconds since the epoch.
@@ -128,8 +131,8 @@ def closing_words(workdir: Workdir, history: dict[str, Any], seconds: float) -> 
     loss, unigram = after[f"heldout/{state}_loss"], after["heldout/unigram"]
     rows += [
         "",
-        f"{state} MLM loss {loss:.3f} nats: {unigram - loss:.2f} under the training unigram's {unigram:.3f} "
-        "on the very same masked held-out tokens",
+        f"{state} MLM loss {loss:.3f} nats: {unigram - loss:.2f} under the training unigram's "
+        f"{unigram:.3f} on the very same masked held-out tokens",
         f"finished in {duration(seconds)}; work directory: {workdir.root}",
         f"export: python launch/export.py --workdir={workdir.root} --output={workdir.root}-export",
     ]

@@ -20,10 +20,10 @@ Counts = Mapping[str, Scalar]  # name -> denominator of the uncut global batch
 
 
 class Mean(NamedTuple):
-    """A mean as its total and its count, so that parts add up; divided once, where it is written."""
+    """A mean as total and count, so that parts add up; divided once, where it is written."""
 
     total: Scalar
     count: Scalar
 
-    def __add__(self, other: "Mean") -> "Mean":  # type: ignore[override]
+    def __add__(self, other: "Mean") -> "Mean":  # type: ignore[override, assignment]
         return Mean(self.total + other.total, self.count + other.count)

@@ -1,7 +1,10 @@
-"""What the pre-training configurations share: the embedded default, its smoke size, the papers' setting."""
+"""What the pre-training configurations share: the embedded default, its smoke size, the papers'
+setting.
+"""
+
+from ml_collections import ConfigDict
 
 from condenser_jax.errors import choose
-from ml_collections import ConfigDict
 
 VARIANTS = ("", "smoke", "paper")
 
@@ -13,7 +16,9 @@ def docstrings() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.source = "docstrings:"  # text: jsonl: parquet: hf: tfds: docstrings: (docs/data.md)
-    data.tokenizer = ""  # directory or hub id; "": that of model.init, else one trained on the source
+    data.tokenizer = (
+        ""  # directory or hub id; "": that of model.init, else one trained on the source
+    )
     data.vocab_size = 8192  # of a tokenizer trained here
     data.recipe = "sentences"  # how documents are cut to spans: sentences, paragraphs or fixed
     data.max_length = 64  # tokens of a row, [CLS] and [SEP] included
@@ -37,11 +42,15 @@ def docstrings() -> ConfigDict:
     model.max_positions = 512
     model.hidden_dropout = 0.0  # a model this small underfits
     model.attention_dropout = 0.0
-    model.unigram_bias = True  # start the MLM bias at the log unigram: saves the first hundreds of steps
+    model.unigram_bias = (
+        True  # start the MLM bias at the log unigram: saves the first hundreds of steps
+    )
 
     config.compute = compute = ConfigDict()
     compute.dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU
-    compute.remat = False  # recompute layers in the backward pass: less memory, a third more operations
+    compute.remat = (
+        False  # recompute layers in the backward pass: less memory, a third more operations
+    )
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices that share the batch; -1: all that are left
@@ -90,9 +99,11 @@ def smoke(config: ConfigDict, variant: str) -> ConfigDict:
 
 
 def paper(config: ConfigDict) -> None:
-    """BERT-base on Wikipedia + BookCorpus as published: batch 1024 x 128, lr 1e-4, 8 epochs of about 125k steps in all.
+    """BERT-base on Wikipedia + BookCorpus as published: batch 1024 x 128, lr 1e-4, 8 epochs of
+    about 125k steps in all.
 
-    `datasets` 5 reads parquet alone. `wikimedia/wikipedia` is published as parquet; the BookCorpus id is unverified.
+    `datasets` 5 reads parquet alone. `wikimedia/wikipedia` is published as parquet; the BookCorpus
+    id is unverified.
     """
     # Both ids are unverified here (no hub at hand); BookCorpus has to be a version in parquet.
     wikipedia, books = "hf:wikimedia/wikipedia:20231101.en", "hf:bookcorpus/bookcorpus"

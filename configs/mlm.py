@@ -1,13 +1,22 @@
 """Masked language modelling: the baseline that every comparison with Condenser needs.
 
-    python launch/train.py --config=configs/mlm.py            embedded default, a small encoder from scratch, no network,
-                                                              about 4 minutes on 2 CPU cores
-    python launch/train.py --config=configs/mlm.py:smoke      the same in seconds
-    python launch/train.py --config=configs/mlm.py:paper      BERT-base on Wikipedia + BookCorpus; not yet measured here
+    python launch/train.py --config=configs/mlm.py
+
+The embedded default: a small encoder from scratch on the documentation of the installed packages.
+No network, 2 CPU cores, about 3 minutes.
+
+    python launch/train.py --config=configs/mlm.py:smoke
+
+The same in seconds.
+
+    python launch/train.py --config=configs/mlm.py:paper
+
+BERT-base on Wikipedia + BookCorpus with the setting of the Condenser paper. Not yet measured here.
 """
 
-from configs.common import docstrings, paper, smoke
 from ml_collections import ConfigDict
+
+from configs.common import docstrings, paper, smoke
 
 
 def get_config(variant: str = "") -> ConfigDict:

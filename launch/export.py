@@ -1,7 +1,7 @@
 """Exports: python launch/export.py --workdir=DIR --output=DIR [--step=N]
 
-Writes a Hugging Face directory of a run's last (or N-th) checkpoint: AutoModel, AutoModelForMaskedLM, AutoTokenizer and
-SentenceTransformer load it.
+Writes a Hugging Face directory of a run's last (or N-th) checkpoint: AutoModel,
+AutoModelForMaskedLM, AutoTokenizer and SentenceTransformer load it.
 """
 
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags  # noqa: E402
+
 from condenser_jax import command  # noqa: E402
 
 WORKDIR = flags.DEFINE_string("workdir", None, "work directory of a run of launch/train.py")
@@ -24,7 +25,9 @@ def main() -> None:
     from condenser_jax.finished import export_run
 
     if not WORKDIR.value or not OUTPUT.value:
-        raise UserError("--workdir and --output are both needed: --workdir=runs/condenser --output=my-encoder")
+        raise UserError(
+            "--workdir and --output are both needed: --workdir=runs/condenser --output=my-encoder"
+        )
     print(f"exported to {export_run(WORKDIR.value, OUTPUT.value, STEP.value, LICENCE.value)}")
 
 

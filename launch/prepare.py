@@ -1,7 +1,8 @@
-"""Prepares data: python launch/prepare.py --config=configs/condenser.py [--config.data.source=jsonl:my/*.jsonl.gz]
+"""Prepares data: python launch/prepare.py --config=configs/condenser.py
+[--config.data.source=jsonl:my/*.jsonl.gz]
 
-Text to memory-mapped spans of token ids, with statistics and a preview. `launch/train.py` does the same by itself and reuses
-what is prepared.
+Text to memory-mapped spans of token ids, with statistics and a preview. `launch/train.py` does the
+same by itself and reuses what is prepared.
 """
 
 import sys

@@ -1,6 +1,8 @@
-"""Trains: python launch/train.py --config=configs/condenser.py[:variant] [--workdir=DIR] [--config.key=value]
+"""Trains: python launch/train.py --config=configs/condenser.py[:variant] [--workdir=DIR]
+[--config.key=value]
 
-Started again with the same work directory, a run resumes where it was. `--dry_run` tells what it would cost, and stops.
+Started again with the same work directory, a run resumes where it was. `--dry_run` tells what it
+would cost, and stops.
 """
 
 import sys
@@ -11,6 +13,7 @@ BEGAN = time.time()
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags  # noqa: E402
+
 from condenser_jax import command  # noqa: E402
 
 CONFIG = command.config_flag()

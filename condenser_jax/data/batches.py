@@ -6,7 +6,7 @@ are hashes of (seed, source, epoch, span). So resuming is a seek, and a host tha
 of a batch gets exactly those rows of the one global batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +35,17 @@ class SpanStore(Protocol):
         """Ids int32 [B, length] of span indices[b] from its token starts[b] on, right-padded,
         and the lengths int32 [B] of these windows."""
         ...
+
+
+class Batches(Protocol):
+    """Random access to global batches: what the loop asks of any method's data."""
+
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batch(self, step: int, rows: Rows = ...) -> NumpyBatch: ...
 
 
 class SpanBatches:
@@ -129,7 +140,9 @@ def unmasked_batches(
     max_length: int,
     seed: int,
 ) -> list[NumpyBatch]:
-    """Returns the spans `indices` in their order as batches to be encoded, filled up as in `fixed_batches`."""
+    """Returns the spans `indices` in their order as batches to be encoded, filled up as in
+    `fixed_batches`.
+    """
     rows = _fixed_rows(spans, indices, vocabulary, batch_size, max_length, seed)
     return [{"input_ids": ids, "attention_mask": mask} for ids, mask, _ in rows]
 
@@ -142,7 +155,9 @@ def _fixed_rows(
     max_length: int,
     seed: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (ids [B, L], attention_mask [B, L], keys [B]) of the spans `indices`, in whole batches."""
+    """Yields (ids [B, L], attention_mask [B, L], keys [B]) of the spans `indices`, in whole
+    batches.
+    """
     _check([spans], max_length)
     indices = np.asarray(indices, np.int64)
     for start in range(0, len(indices), batch_size):
@@ -159,8 +174,8 @@ def _fixed_rows(
 
 
 def load_batches(
-    batches: SpanBatches, rows: Rows, start: int, stop: int, threads: int = 1, prefetch: int = 2
-) -> Iterator[tuple[int, NumpyBatch]]:
+    batches: Batches, rows: Rows, start: int, stop: int, threads: int = 1, prefetch: int = 2
+) -> Generator[tuple[int, NumpyBatch], None, None]:
     """Yields (step, these rows of its batch) for start <= step < stop, built ahead by grain.
 
     threads: how many build at once; prefetch: how many batches wait. Closing the iterator

@@ -1,4 +1,6 @@
-"""A mixture in one string: "0.8 hf:wikipedia + 0.2 jsonl:mine/*.jsonl.gz"; one source needs no weight."""
+"""A mixture in one string: "0.8 hf:wikipedia + 0.2 jsonl:mine/*.jsonl.gz"; one source needs no
+weight.
+"""
 
 import re
 
@@ -9,7 +11,8 @@ WEIGHTED = re.compile(r"(?P<weight>[0-9][0-9.eE+-]*)\s+(?P<source>\S.*)", re.DOT
 
 
 def parse_mixture(text: str) -> list[tuple[str, float]]:
-    """[(source, weight)] of a mixture; weights are relative shares of the rows of each batch, 1 if not given.
+    """[(source, weight)] of a mixture; weights are relative shares of the rows of each batch, 1 if
+    not given.
 
     Raises UserError for an empty part or a weight that is not a positive number.
     """
@@ -31,5 +34,7 @@ def _weighted(part: str) -> tuple[str, float]:
     except ValueError:
         weight = 0.0
     if not 0 < weight < float("inf"):
-        raise UserError(f"weight {found['weight']!r} of {found['source']!r} is not a positive number.")
+        raise UserError(
+            f"weight {found['weight']!r} of {found['source']!r} is not a positive number."
+        )
     return found["source"].strip(), weight

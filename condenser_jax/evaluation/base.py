@@ -1,20 +1,13 @@
-"""What the loop asks of an evaluation: numbers by name, computed from the parameters alone."""
+"""What every evaluation during training shares: batches placed on the mesh, results read by all."""
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.training.sharding import local_rows, to_global
-from condenser_jax.types import Batch, Frozen, Params
-
-
-class Evaluator(Protocol):
-    """Returns {name: value}, names like "heldout/head_loss"."""
-
-    def __call__(self, params: Params, frozen: Frozen) -> dict[str, float]: ...
+from condenser_jax.types import Batch
 
 
 def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:

@@ -1,7 +1,9 @@
-"""Masked-LM loss on held-out spans, always the same masks, beside the unigram that any model must beat.
+"""Masked-LM loss on held-out spans, always the same masks, beside the unigram that any model must
+beat.
 
-Half of a random sample of held-out documents may be near-copies of training text, so three figures stand side by side: all spans,
-`new` ones, and `copied` ones (over 20 % of their 8-grams of tokens occur in the training part).
+Half of a random sample of held-out documents may be near-copies of training text, so three figures
+stand side by side: all spans, `new` ones, and `copied` ones (over 20 % of their 8-grams of tokens
+occur in the training part).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +32,13 @@ def masked_lm_evaluator(
     Args:
       predict: (params, frozen, batch) -> {state: (nll [B, M], correct [B, M])}.
       batches: of fixed masks; all of one size.
-      copied: [rows of all batches] share of known 8-grams of each row's span (any number for filling rows).
+      copied: [rows of all batches] share of known 8-grams of each row's span (any number for
+        filling rows).
       unigram: int [V] counts of the training tokens.
 
     Returns:
-      (params, frozen) -> {"heldout/head_loss", "heldout/late_accuracy", ..., "heldout/unigram", "heldout_new/head_loss", ...},
-      losses in nats.
+      (params, frozen) -> {"heldout/head_loss", "heldout/late_accuracy", ..., "heldout/unigram",
+      "heldout_new/head_loss", ...}, losses in nats.
     """
     kinds = _kinds_of_rows(copied, sum(len(batch["input_ids"]) for batch in batches))
     placed, weighted, start = [], [], 0

@@ -1,7 +1,10 @@
-"""How often a held-out document's other span is the nearest, among the spans of some hundred documents.
+"""How often a held-out document's other span is the nearest, among the spans of some hundred
+documents.
 
-The question that coCondenser trains (Gao and Callan 2022, section 3.2), asked of text vectors without fine-tuning. Under MLM and Condenser
-it is reported, not expected to rise: an untrained post-norm CLS is a lexical hash, and both may lose that before they gain anything.
+The question that coCondenser trains (Gao and Callan 2022, section 3.2), asked of text vectors
+without fine-tuning. Under MLM and Condenser
+it is reported, not expected to rise: an untrained post-norm CLS is a lexical hash, and both may
+lose that before they gain anything.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,14 +46,18 @@ def span_retrieval_evaluator(
 
     Args:
       embed: (params, frozen, batch) -> text vectors [B, D].
-      sides: unmasked batches of the first spans, and of their partners in the same order; rows that attend to a lone CLS only
+      sides: unmasked batches of the first spans, and of their partners in the same order; rows that
+        attend to a lone CLS only
         fill up a batch.
 
     Returns:
-      (params, frozen) -> {"heldout/span_retrieval@1", "heldout/span_retrieval_mrr"}: the rank of a span's partner by dot product among all partners.
+      (params, frozen) -> {"heldout/span_retrieval@1", "heldout/span_retrieval_mrr"}: the rank of a
+      span's partner by dot product among all partners.
     """
     placed = [[place(batch, mesh) for batch in side] for side in sides]
-    real = [np.concatenate([batch["attention_mask"].sum(1) > 1 for batch in side]) for side in sides]
+    real = [
+        np.concatenate([batch["attention_mask"].sum(1) > 1 for batch in side]) for side in sides
+    ]
     compiled = jax.jit(embed, out_shardings=replicated(mesh))
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
@@ -68,6 +75,6 @@ def span_retrieval_evaluator(
 
 
 def ranks_of_partners(scores: np.ndarray) -> np.ndarray:
-    """Ranks [n], from 1, of the diagonal within each row of scores [n, n]; ties count against it."""
+    """Ranks [n], from 1, of the diagonal in each row of scores [n, n]; ties count against it."""
     partner = np.diagonal(scores)[:, None]
     return (scores >= partner).sum(axis=1)

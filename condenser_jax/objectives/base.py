@@ -1,4 +1,6 @@
-"""What a training method is: groups of parameters, phases, and pure loss functions. The loop knows nothing else."""
+"""What a training method is: groups of parameters, phases, and pure loss functions. The loop knows
+nothing else.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -47,7 +49,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """A method as data. `losses` are weighted sums over `counts`, so that parts of a batch add up."""
+    """A method as data. `losses` are weighted sums over `counts`: parts of a batch add up."""
 
     init: Callable[[Array, Params], Params]  # (key, groups that were loaded) -> all groups
     counts: Callable[[Batch], Counts]  # denominators of the uncut global batch
@@ -67,7 +69,9 @@ class Objective:
         return tuple(sorted({group for name in active for group in self.phase(name).trains}))
 
     def players(self, groups: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The groups, put together where the same phases train them: each player is clipped by itself."""
+        """The groups, put together where the same phases train them: each player is clipped by
+        itself.
+        """
         by_phases: dict[tuple[str, ...], list[str]] = {}
         for group in groups:
             trainers = tuple(phase.name for phase in self.phases if group in phase.trains)
@@ -76,7 +80,7 @@ class Objective:
 
 
 def updates_of(objective: Objective, steps: int) -> dict[str, int]:
-    """Updates that each group receives in `steps` steps: the horizon of its learning-rate schedule."""
+    """Updates that each group receives in `steps` steps: the horizon of its learning rate."""
     schedule = objective.schedule
     counts: dict[str, int] = {group: 0 for phase in objective.phases for group in phase.trains}
 
@@ -97,6 +101,7 @@ def check_accumulation(objective: Objective, accumulate: int) -> None:
     """Refuses gradient accumulation where a loss contrasts within its batch."""
     if accumulate > 1 and not objective.accumulates:
         raise UserError(
-            f"training.accumulate is {accumulate}, but this objective contrasts within the batch and parts of a "
-            "batch would have fewer negatives; use gradient caching (objective.chunk_size) and accumulate 1."
+            f"training.accumulate is {accumulate}, but this objective contrasts within the batch "
+            "and parts of a batch would have fewer negatives; use gradient caching "
+            "(objective.chunk_size) and accumulate 1."
         )

@@ -1,7 +1,9 @@
-"""Condenser (Gao and Callan, EMNLP 2021, section 3): the head predicts masked tokens from the late CLS and the early tokens.
+"""Condenser (Gao and Callan, EMNLP 2021, section 3): the head predicts masked tokens from the late
+CLS and the early tokens.
 
     early = layers 1..E of the backbone; late = layers E+1..N; head over [late CLS; early tokens]
-    loss  = mean over masked tokens of CE(head) + the same of CE(late)          (eq. 6, and 7 for a warm start)
+    loss  = mean over masked tokens of CE(head) + the same of CE(late)          (eq. 6, and 7 for a
+    warm start)
 
 The text must pass through the late CLS to reach the head, so the CLS learns to condense it.
 """
@@ -13,7 +15,6 @@ import jax.numpy as jnp
 
 from condenser_jax.errors import UserError, choose
 from condenser_jax.losses.cross_entropy import tied_cross_entropy
-from condenser_jax.losses.masked_lm import masked_lm
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout
 from condenser_jax.models.heads import condenser_head
@@ -31,7 +32,9 @@ class CondenserConfig:
     name: str = "condenser"
     early_layer: int | None = None  # hidden state that skips to the head; None: half of the layers
     head_layers: int = 2
-    late_mlm: bool = True  # also predict from the late states: keeps a warm-started backbone healthy
+    late_mlm: bool = (
+        True  # also predict from the late states: keeps a warm-started backbone healthy
+    )
     head_init: str = "random"  # "random", or "late": copies of the last late layers
     head_warmup_steps: int = 0  # first steps, in which the condenser head alone is trained
 
@@ -55,7 +58,10 @@ class Condenser:
         if "condenser_head" in loaded:
             head = loaded["condenser_head"]
         elif self.options.head_init == "late":
-            layers, first = params["backbone"]["layers"], self.config.num_layers - self.options.head_layers
+            layers, first = (
+                params["backbone"]["layers"],
+                self.config.num_layers - self.options.head_layers,
+            )
             copy = [layers[f"layer_{first + j}"] for j in range(self.options.head_layers)]
             head = {f"layer_{j}": jax.tree.map(jnp.copy, layer) for j, layer in enumerate(copy)}
         else:
@@ -66,7 +72,9 @@ class Condenser:
     def states(
         self, params: Params, batch: Batch, slots: Slots, dropout: Dropout | None
     ) -> tuple[Array, Array | None, Array]:
-        """Head states [B, M, D], late states [B, M, D] (None with late MLM off) and late CLS [B, D] at the slots."""
+        """Head states [B, M, D], late states [B, M, D] (None with late MLM off) and late CLS [B, D]
+        at the slots.
+        """
         hidden = self.model.embed(params, batch, dropout)
         early = self.model.run_layers(
             params, hidden, batch, dropout=dropout, start=0, stop=self.early_layer
@@ -82,7 +90,9 @@ class Condenser:
         return head, late, late_cls[:, 0]
 
     def _late(self, params, early, batch, slots, dropout) -> tuple[Array, Array | None]:
-        """Late CLS [B, 1, D] and late states at the slots: the last layer runs on what is read alone."""
+        """Late CLS [B, 1, D] and late states at the slots: the last layer runs on what is read
+        alone.
+        """
         queries = None
         if slots.positions is not None:
             queries = jnp.zeros_like(slots.positions[:, :1])
@@ -119,7 +129,9 @@ class Condenser:
         return Loss(value, metrics | {"loss": Mean((nll * weights).sum(), slots.weights.sum())})
 
     def predict_masked_lm(self, params, frozen, batch) -> dict[str, tuple[Array, Array]]:
-        """Per masked slot [B, M]: negative log likelihood (nats) and correctness, of head and late states."""
+        """Per masked slot [B, M]: negative log likelihood (nats) and correctness, of head and late
+        states.
+        """
         del frozen
         slots = slots_of(batch, lean=True)
         head, late, _ = self.states(params, batch, slots, None)
@@ -140,15 +152,17 @@ def check_head(config: BackboneConfig, early_layer: int, options: CondenserConfi
     choose("objective.head_init", options.head_init, HEAD_INITS)
     if not 0 <= early_layer < config.num_layers:
         raise UserError(
-            f"objective.early_layer {early_layer} is out of range for a backbone of {config.num_layers} layers; "
-            f"use 0 (the embedding output) to {config.num_layers - 1}."
+            f"objective.early_layer {early_layer} is out of range for a backbone of "
+            f"{config.num_layers} layers; use 0 (the embedding output) to {config.num_layers - 1}."
         )
     if options.head_layers < 1:
-        raise UserError(f"objective.head_layers is {options.head_layers}; a head has at least 1 layer.")
+        raise UserError(
+            f"objective.head_layers is {options.head_layers}; a head has at least 1 layer."
+        )
     if options.head_init == "late" and options.head_layers > config.num_layers - early_layer:
         raise UserError(
-            f"objective.head_init='late' copies {options.head_layers} late layers, but there are only "
-            f"{config.num_layers - early_layer}; use fewer head_layers or head_init='random'."
+            f"objective.head_init='late' copies {options.head_layers} late layers, but there are "
+            f"only {config.num_layers - early_layer}; use fewer head_layers or head_init='random'."
         )
 
 
@@ -166,7 +180,7 @@ def build(backbone: BackboneConfig, compute: ComputeConfig, options: CondenserCo
             result["head_warmup"] = condenser.losses({**params, **held}, batch, counts, dropout)
         return result
 
-    phases = (Phase("train", groups),)
+    phases: tuple[Phase, ...] = (Phase("train", groups),)
     if warmup:
         phases = (Phase("head_warmup", ("condenser_head",)), *phases)
     return Objective(

@@ -1,6 +1,6 @@
 """What every masked-language-model objective shares: its two groups, its slots, its text vector."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,9 @@ class Slots(NamedTuple):
 
 
 def slots_of(batch: Batch, lean: bool) -> Slots:
-    """The masked slots of a batch; in the plain form every position is one, of weight 0 unless masked."""
+    """The masked slots of a batch; in the plain form every position is one, of weight 0 unless
+    masked.
+    """
     positions, ids, weights = (batch[f"masked_{name}"] for name in ("positions", "ids", "weights"))
     if lean:
         return Slots(positions, ids, weights)
@@ -39,7 +41,7 @@ def count_masked(batch: Batch) -> Counts:
 
 
 class LanguageModel:
-    """A backbone with its MLM head: the groups `backbone` and `mlm_head`, as functions of `params`."""
+    """A backbone with its MLM head: two groups, as functions of `params`."""
 
     groups = ("backbone", "mlm_head")
 
@@ -60,28 +62,29 @@ class LanguageModel:
 
     def embed(self, params: Params, batch: Batch, dropout: Dropout | None) -> Array:
         """Hidden state 0 [B, L, D]."""
-        return self.backbone.apply(
-            {"params": params["backbone"]},
-            batch["input_ids"],
-            batch["attention_mask"],
-            batch.get("token_type_ids"),
-            dropout,
-            method="embed",
-        )
+        texts = (batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))
+        variables = {"params": params["backbone"]}
+        hidden: Any = self.backbone.apply(variables, *texts, dropout, method="embed")
+        return hidden
 
     def run_layers(self, params: Params, hidden: Array, batch: Batch, **options) -> Array:
-        """Layers start..stop-1 of the backbone; options as `LayerStack.__call__`. [B, L, D] -> [B, R, D]"""
+        """Layers start..stop-1 of the backbone; options as `LayerStack.__call__`. [B, L, D] -> [B,
+        R, D]
+        """
         variables = {"params": params["backbone"]}
         mask = batch["attention_mask"]
         return self.backbone.apply(variables, hidden, mask, **options, method="run_layers")[0]
 
     def vocabulary_terms(self, params: Params, states: Array) -> tuple[Array, Array, Array]:
-        """What the tied vocabulary product needs: transformed states [..., D], word table [V, D], bias [V]."""
-        transformed, bias = self.mlm_head.apply({"params": params["mlm_head"]}, states)
+        """What the tied vocabulary product needs: transformed states [..., D], word table [V, D],
+        bias [V].
+        """
+        head: Any = self.mlm_head.apply({"params": params["mlm_head"]}, states)
+        transformed, bias = head
         return transformed, params["backbone"]["embeddings"]["word"]["embedding"], bias
 
     def embed_text(self, params: Params, frozen: Params, batch: Batch) -> Array:
-        """Text vectors [B, D]: the last layer's CLS, computed for the CLS alone, without dropout."""
+        """Text vectors [B, D]: the last layer's CLS, computed for the CLS alone, no dropout."""
         del frozen
         cls = jnp.zeros((batch["input_ids"].shape[0], 1), jnp.int32)
         hidden = self.embed(params, batch, None)

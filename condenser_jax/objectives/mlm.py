@@ -1,4 +1,6 @@
-"""Masked language modelling alone (Devlin et al. 2019, without next-sentence prediction): the baseline."""
+"""Masked language modelling alone (Devlin et al. 2019, without next-sentence prediction): the
+baseline.
+"""
 
 import dataclasses
 
@@ -17,15 +19,13 @@ class MlmConfig:
 
 
 def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) -> Objective:
-    """The objective `mlm`: one phase, mean cross entropy of the masked tokens of the global batch."""
+    """The objective `mlm`: mean cross entropy of the masked tokens of the global batch."""
     del options
     model = LanguageModel(backbone, compute)
 
     def vocabulary_terms(params, batch, slots, dropout):
         hidden = model.embed(params, batch, dropout)
-        states = model.run_layers(
-            params, hidden, batch, dropout=dropout, queries=slots.positions
-        )
+        states = model.run_layers(params, hidden, batch, dropout=dropout, queries=slots.positions)
         return model.vocabulary_terms(params, states)
 
     def losses(params, frozen, batch, counts, dropout):
@@ -36,10 +36,12 @@ def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) 
         return {"train": Loss(value, metrics)}
 
     def predict_masked_lm(params, frozen, batch):
-        """Per masked slot [B, M]: negative log likelihood (nats) and correctness, of the backbone."""
+        """Per masked slot [B, M]: negative log likelihood (nats) and correctness."""
         del frozen
         slots = slots_of(batch, lean=True)
-        return {"late": tied_cross_entropy(*vocabulary_terms(params, batch, slots, None), slots.ids)}
+        return {
+            "late": tied_cross_entropy(*vocabulary_terms(params, batch, slots, None), slots.ids)
+        }
 
     return Objective(
         init=model.init,

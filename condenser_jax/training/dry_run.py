@@ -1,4 +1,6 @@
-"""What a run would cost, found out by compiling its step and running it a few times; nothing is written."""
+"""What a run would cost, found out by compiling its step and running it a few times; nothing is
+written.
+"""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +29,8 @@ def describe_run(run: Run) -> Iterator[str]:
     shards = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
     micro = f" in {run.accumulate} micro-batches" if run.accumulate > 1 else ""
     yield (
-        f"batch: {run.batches.batch_size} rows{micro}, {run.batches.batch_size // shards} per device; "
+        f"batch: {run.batches.batch_size} rows{micro}, "
+        f"{run.batches.batch_size // shards} per device; "
         f"{human(run.tokens_per_step)} tokens per step; {human(run.flops_per_token)}FLOP per token"
     )
     params = run.abstract_state().params

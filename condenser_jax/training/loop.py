@@ -1,7 +1,8 @@
 """The loop, for every method: batches in, steps, logs, evaluations and checkpoints out.
 
-It knows phases and their schedule, nothing of what they mean. Order of one round: step, log, evaluate, save, stop if asked to.
-A save is always preceded by a log, so that a resumed run averages its metrics over the same windows as one never interrupted.
+It knows phases and their schedule, nothing of what they mean. Order of one round: step, log,
+evaluate, save, stop if asked to. A save is always preceded by a log, so that a resumed run averages
+its metrics over the same windows as one never interrupted.
 """
 
 import contextlib
@@ -9,14 +10,14 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from condenser_jax.data.batches import load_batches
+from condenser_jax.data.batches import Batches, load_batches
 from condenser_jax.errors import Preempted, RunFailed
 from condenser_jax.objectives.base import Objective
 from condenser_jax.training.checkpoints import Checkpoints
@@ -37,17 +38,11 @@ log = logging.getLogger("condenser_jax")
 IN_FLIGHT = 2  # steps that the host may be ahead of the device: a stop request is seen soon
 
 
-class Batches(Protocol):
-    """Random access to global batches: what the loop asks of the data."""
-
-    batch_size: int
-
-    def batch(self, step: int, rows: Any = ...) -> dict[str, np.ndarray]: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything that a run is, built from its configuration; the state is made or restored from it."""
+    """Everything that a run is, built from its configuration; the state is made or restored from
+    it.
+    """
 
     objective: Objective
     optimizers: dict[str, optax.GradientTransformation]
@@ -77,7 +72,9 @@ class Run:
         shapes = jax.eval_shape(self.create, jax.random.key(self.seed), self.loaded)
         shardings = parameter_shardings(shapes, self.mesh)
         return jax.tree.map(
-            lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings
+            lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+            shapes,
+            shardings,
         )
 
     def initial_state(self) -> TrainState:
@@ -118,7 +115,7 @@ class Run:
 
 
 class Loop:
-    """One run in progress. `history` is what evaluations have found, and travels in the checkpoint."""
+    """One run in progress. `history`, what evaluations found, travels in the checkpoint."""
 
     def __init__(
         self,
@@ -140,7 +137,8 @@ class Loop:
     def train(self, start: int, began: float) -> None:
         """Runs steps start..run.steps - 1. `began` is when the command started (time.time()).
 
-        Raises Preempted once the state is saved after a stop request, RunFailed where a loss or gradient is not finite.
+        Raises Preempted once the state is saved after a stop request, RunFailed where a loss or
+        gradient is not finite.
         """
         run = self.run
         if start == 0:
@@ -191,7 +189,9 @@ class Loop:
                 self._save(done)
         if stopping and not last:
             self.checkpoints.wait()
-            raise Preempted(f"stopped as asked after step {done}; the run is saved and can be resumed")
+            raise Preempted(
+                f"stopped as asked after step {done}; the run is saved and can be resumed"
+            )
 
     def _log(self, done: int) -> None:
         metrics = self._means.read()
@@ -234,8 +234,13 @@ class Loop:
     def _check_finite(self) -> None:
         if not bool(self.state.finite):
             last = self.checkpoints.latest_step
-            kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is step {last}"
+            kept = (
+                "there is no checkpoint yet"
+                if last is None
+                else f"the last good checkpoint is step {last}"
+            )
             raise RunFailed(
-                f"the loss or a gradient was not finite at step {int(self.state.step)}; no update was applied since; {kept}. "
-                "Lower optimizer.learning_rate, lengthen optimizer.warmup, or look at that step's batch."
+                f"the loss or a gradient was not finite at step {int(self.state.step)}; no update "
+                f"was applied since; {kept}. Lower optimizer.learning_rate, lengthen "
+                "optimizer.warmup, or look at that step's batch."
             )

@@ -12,7 +12,10 @@ from condenser_jax.errors import UserError, choose
 from condenser_jax.objectives.base import Objective, updates_of
 from condenser_jax.types import Array, Tree
 
-DECAYED = ("kernel", "embedding")  # the roles that weight decay shrinks; biases and layer norms are spared
+DECAYED = (
+    "kernel",
+    "embedding",
+)  # the roles that weight decay shrinks; biases and layer norms are spared
 DECAYS = ("linear", "cosine", "constant")
 
 
@@ -34,7 +37,9 @@ def learning_rate_schedule(config: OptimizerConfig, updates: int) -> optax.Sched
     """Rate of update 0, 1, ...: warm-up to `learning_rate`, then decay to 0 at `updates`."""
     choose("optimizer.decay", config.decay, DECAYS)
     if not 0.0 <= config.warmup <= 1.0:
-        raise UserError(f"optimizer.warmup is {config.warmup}; expected a share of the steps, 0 to 1.")
+        raise UserError(
+            f"optimizer.warmup is {config.warmup}; expected a share of the steps, 0 to 1."
+        )
     warmup = round(config.warmup * updates)
     rest = max(updates - warmup, 1)
     decayed = {
@@ -50,7 +55,9 @@ def learning_rate_schedule(config: OptimizerConfig, updates: int) -> optax.Sched
 
 
 def decay_mask(params: Tree) -> Tree:
-    """True where weight decay applies: by the role that the parameter's name states, never by its rank."""
+    """True where weight decay applies: by the role that the parameter's name states, never by its
+    rank.
+    """
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED, params)
 
 
@@ -74,7 +81,9 @@ def build_optimizers(
 def clip_by_player(
     grads: Mapping[str, Tree], players: tuple[tuple[str, ...], ...], clip_norm: float | None
 ) -> tuple[dict[str, Tree], Array]:
-    """Scales each player's gradients down to `clip_norm`; also returns the norm of all gradients before."""
+    """Scales each player's gradients down to `clip_norm`; also returns the norm of all gradients
+    before.
+    """
     squares = {group: optax.tree.norm(tree, squared=True) for group, tree in grads.items()}
     clipped: dict[str, Tree] = {}
     for player in players:

@@ -1,8 +1,9 @@
 """One training step: the only code that takes gradients.
 
-A step is compiled once per distinct set of active phases. It sums the active losses, differentiates by the groups that they
-train, clips per player, and updates each group once. Gradient accumulation is a scan over micro-batches whose losses are
-weighted sums over the counts of the uncut batch, so the sum of their gradients is the gradient.
+A step is compiled once per distinct set of active phases. It sums the active losses, differentiates
+by the groups that they train, clips per player, and updates each group once. Gradient accumulation
+is a scan over micro-batches whose losses are weighted sums over the counts of the uncut batch, so
+the sum of their gradients is the gradient.
 """
 
 from collections.abc import Callable
@@ -33,8 +34,9 @@ def make_step(
     """The step function (to be compiled) of the given active phases.
 
     Returns:
-      (state, frozen, batch) -> (state, metrics "phase/name"). Once a loss or a gradient norm is not finite, `finite` turns False,
-      no update is applied any more, and `step` stays at the step that failed.
+      (state, frozen, batch) -> (state, metrics "phase/name"). Once a loss or a gradient norm is not
+      finite, `finite` turns False, no update is applied any more, and `step` stays at the step that
+      failed.
     """
     groups = objective.groups_of(active)
 
@@ -58,7 +60,9 @@ def make_step(
         batch = {**batch, "row": jnp.arange(rows, dtype=jnp.int32)}
         counts = objective.counts(batch)
         run = lambda part: gradients(state.params, frozen, part, counts, state.step)  # noqa: E731
-        value, metrics, grads = run(batch) if accumulate == 1 else _sum_parts(run, batch, accumulate)
+        value, metrics, grads = (
+            run(batch) if accumulate == 1 else _sum_parts(run, batch, accumulate)
+        )
         grads, norm = clip_by_player(grads, objective.players(groups), clip_norm)
         finite = state.finite & jnp.isfinite(value) & jnp.isfinite(norm)
         new = _update(state, grads, optimizers, active, finite)
@@ -71,7 +75,9 @@ def make_step(
 def _sum_parts(run: Callable, batch: Batch, parts: int):
     """Sums value, metrics and gradients over micro-batches; each takes rows of every device."""
 
-    def split(x: Array) -> Array:  # part i holds the rows i, i + parts, ...: no row changes its device
+    def split(
+        x: Array,
+    ) -> Array:  # part i holds the rows i, i + parts, ...: no row changes its device
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
     micro = jax.tree.map(split, batch)
@@ -82,7 +88,9 @@ def _sum_parts(run: Callable, batch: Batch, parts: int):
 
 
 def _update(state, grads, optimizers, active, finite) -> TrainState:
-    """The next state. Groups without gradients keep parameters and moments; so does everything if not finite."""
+    """The next state. Groups without gradients keep parameters and moments; so does everything if
+    not finite.
+    """
 
     def keep(new, old):
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from condenser_jax.data import files
 from condenser_jax.data.sources import SourceOptions, open_source
 from condenser_jax.errors import UserError
 
@@ -205,3 +206,13 @@ def test_a_description_changes_with_the_content_but_not_with_the_place(tmp_path)
     assert first == open_source(f"text:{tmp_path}/two/a.txt").describe()
     (tmp_path / "two" / "a.txt").write_text("SAME SIZE")
     assert first != open_source(f"text:{tmp_path}/two/a.txt").describe()
+
+
+def test_a_large_file_is_known_by_blocks_from_its_start_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK", 10)
+    (tmp_path / "a").write_bytes(b"." * 1000)
+    seen = []
+    for place in (0, 9, 200, 999):
+        (tmp_path / "a").write_bytes(b"." * place + b"!" + b"." * (999 - place))
+        seen.append(files.fingerprint(str(tmp_path / "a")))
+    assert len({seen[0], seen[1], seen[3]}) == 3

@@ -1,0 +1,156 @@
+"""The one loop, with a toy objective of two phases: schedules, counters, resuming in mid-cycle,
+failures.
+"""
+
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from condenser_jax.errors import Preempted, RunFailed
+from condenser_jax.training.checkpoints import Checkpoints
+from condenser_jax.training.loop import Loop
+from condenser_jax.training.signals import StopRequest
+from tests.toy import toy_objective, toy_run
+
+MAXIMISE, MINIMISE = ("maximise",), ("minimise",)
+ONE_TO_ONE = (MAXIMISE, MINIMISE)
+TWO_TO_THREE = (MAXIMISE,) * 2 + (MINIMISE,) * 3
+JOINT = (("maximise", "minimise"),)
+
+
+class StopAfter(StopRequest):
+    """Asks the loop to stop after a step, as SIGTERM does."""
+
+    def __init__(self, step: int | None = None) -> None:
+        self.step = step
+
+    def agreed(self, step: int) -> bool:
+        return step == self.step
+
+
+class Recorder:
+    """A hook that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.logs, self.ended = [], False
+
+    def on_step(self, step): ...
+
+    def on_log(self, step, metrics):
+        self.logs.append((step, metrics))
+
+    def on_eval(self, step, metrics): ...
+
+    def on_end(self):
+        self.ended = True
+
+
+def go(run, directory, stop_after=None, hooks=()):
+    """Starts or resumes the run, as run.train does; returns the loop."""
+    with Checkpoints(directory) as checkpoints:
+        latest = checkpoints.latest_step
+        if latest is None:
+            start, state, record = 0, run.initial_state(), {}
+        else:
+            start = latest
+            state, record = checkpoints.restore(latest, run.abstract_state())
+        loop = Loop(
+            run,
+            state,
+            checkpoints,
+            list(hooks),
+            StopAfter(stop_after),
+            history=record.get("history"),
+        )
+        loop.train(start, time.time())
+        checkpoints.wait()
+    return loop
+
+
+def assert_same_state(a, b):
+    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    "cycle, expected",
+    [
+        (ONE_TO_ONE, {"maximise": 5, "minimise": 5, "student": 5, "tutor": 10}),
+        (TWO_TO_THREE, {"maximise": 4, "minimise": 6, "student": 6, "tutor": 10}),
+        (JOINT, {"maximise": 10, "minimise": 10, "student": 10, "tutor": 10}),
+    ],
+)
+def test_phases_and_groups_count_their_own_updates(cycle, expected, tmp_path):
+    loop = go(toy_run(cycle, 10), tmp_path)
+    assert {name: int(count) for name, count in loop.state.updates.items()} == expected
+
+
+@pytest.mark.parametrize("cycle, compiled", [(ONE_TO_ONE, 2), (TWO_TO_THREE, 2), (JOINT, 1)])
+def test_there_is_one_compilation_per_set_of_active_phases(cycle, compiled, tmp_path):
+    assert len(go(toy_run(cycle, 10), tmp_path)._steps) == compiled
+
+
+@pytest.mark.parametrize("cycle, stop", [(ONE_TO_ONE, 5), (TWO_TO_THREE, 4), (TWO_TO_THREE, 6)])
+def test_a_run_resumed_in_mid_cycle_ends_bit_identical(cycle, stop, tmp_path):
+    straight = go(toy_run(cycle, 12), tmp_path / "straight")
+    with pytest.raises(Preempted, match=f"stopped as asked after step {stop}"):
+        go(toy_run(cycle, 12), tmp_path / "resumed", stop_after=stop)
+    resumed = go(toy_run(cycle, 12), tmp_path / "resumed")
+    assert_same_state(straight.state, resumed.state)
+    other = go(toy_run(cycle, 11), tmp_path / "shorter")  # negative control: one step less differs
+    with pytest.raises(AssertionError):
+        assert_same_state(straight.state.params, other.state.params)
+
+
+def test_maximise_leaves_the_student_and_its_moments_unchanged(tmp_path):
+    run = toy_run((MAXIMISE,), 3)
+    before = jax.tree.map(np.asarray, run.initial_state())
+    after = go(run, tmp_path).state
+    assert_same_state(before.params["student"], after.params["student"])
+    assert_same_state(before.opt_state["student"], after.opt_state["student"])
+    with pytest.raises(AssertionError):
+        assert_same_state(before.params["tutor"], after.params["tutor"])
+
+
+def test_no_phase_leaks_into_a_group_that_it_does_not_train():
+    objective = toy_objective(ONE_TO_ONE)
+    params = objective.init(jax.random.key(0), {})
+    batch = toy_run(ONE_TO_ONE, 1).batches.batch(0)
+
+    def value(params, phase):
+        return objective.losses(params, {}, batch, objective.counts(batch), None)[phase].value
+
+    for phase in objective.phases:
+        grads = jax.grad(value)(params, phase.name)
+        for group, tree in grads.items():
+            moved = any(np.any(leaf != 0) for leaf in jax.tree.leaves(tree))
+            assert moved == (group in phase.trains)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    run = toy_run(JOINT, 12, poisoned=5, save_every=4)
+    with pytest.raises(RunFailed, match=r"not finite at step 5; .* last good checkpoint is step 4"):
+        go(run, tmp_path)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest_step == 4
+
+
+def test_no_update_is_applied_once_a_loss_was_not_finite(tmp_path):
+    good = go(toy_run(JOINT, 5), tmp_path / "good")
+    run = toy_run(JOINT, 7, poisoned=5)
+    step, state = run.compile_step(JOINT[0]), run.initial_state()
+    for number in range(7):
+        state, _ = step(state, {}, run.batches.batch(number))
+    assert not bool(state.finite) and int(state.step) == 5
+    assert_same_state(good.state.params, state.params)
+    assert_same_state(good.state.opt_state, state.opt_state)
+
+
+def test_hooks_hear_means_of_their_window_and_the_end(tmp_path):
+    recorder = Recorder()
+    go(toy_run(ONE_TO_ONE, 6), tmp_path, hooks=[recorder])
+    assert [step for step, _ in recorder.logs] == [2, 4, 6]
+    assert {"maximise/loss", "minimise/loss"} <= set(recorder.logs[0][1])
+    assert recorder.ended
