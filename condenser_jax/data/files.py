@@ -50,7 +50,7 @@ def find_files(pattern: str) -> list[str]:
 
 
 def fingerprint(path: str) -> str:
-    """Returns a hash of a file's size and content: all of it up to 16 MiB, else of 64 blocks
+    """Returns a hash of a file's size and content: all of it up to 16 MiB, else of 16 blocks
     spread over it.
 
     The cost is bounded, because it is paid at every start; prepared shards are hashed in full.

@@ -210,9 +210,10 @@ def test_a_description_changes_with_the_content_but_not_with_the_place(tmp_path)
 
 def test_a_large_file_is_known_by_blocks_from_its_start_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "BLOCK", 10)
-    (tmp_path / "a").write_bytes(b"." * 1000)
-    seen = []
-    for place in (0, 9, 200, 999):
+
+    def known_with_a_change_at(place):
         (tmp_path / "a").write_bytes(b"." * place + b"!" + b"." * (999 - place))
-        seen.append(files.fingerprint(str(tmp_path / "a")))
-    assert len({seen[0], seen[1], seen[3]}) == 3
+        return files.fingerprint(str(tmp_path / "a"))
+
+    assert len({known_with_a_change_at(place) for place in (0, 9, 200, 999)}) == 4
+    assert known_with_a_change_at(100) == known_with_a_change_at(101)  # between two blocks
