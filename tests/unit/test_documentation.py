@@ -1,0 +1,142 @@
+"""Documented commands name files, flags and keys that exist; Python compiles; links lead to files."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from configs.common import VARIANTS
+from configs.condenser import get_config
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+COMMANDS = {
+    "train": "pip install -e . && python launch/train.py --config=configs/condenser.py",
+    "test": 'pip install -e ".[test]" && pytest',
+}
+OTHER_FLAGS = {"pytest": {"-m"}, "pip": {"-e", "-U"}}
+
+
+def blocks(text):
+    """(language, code) of fenced and of indented blocks; indented ones have no language."""
+    fenced = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    yield from fenced.findall(text)
+    indented = re.compile(r"(?:^|\n\n)((?:    .*\n)+)", re.MULTILINE)
+    yield from (("", code) for code in indented.findall(fenced.sub("", text)))
+
+
+def commands(text):
+    """The commands of a page, each as a list of words."""
+    for _, code in blocks(text):
+        for line in code.replace("\\\n", " ").splitlines():
+            for part in line.split("&&"):
+                words = (
+                    shlex.split(part, comments=True)
+                    if re.match(r"\s*(python|pip|pytest) ?", part)
+                    else []
+                )
+                if words and words[0] in ("python", "pip", "pytest"):
+                    yield words
+
+
+def flags_of(script):
+    """Names of the flags that a script declares, by absl or by argparse."""
+    source = script.read_text()
+    found = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
+    found |= set(re.findall(r'add_argument\(\s*"--([\w-]+)"', source))
+    return found | ({"config"} if "config_flag(" in source else set())
+
+
+def mistakes(words):
+    """What is wrong with a command, if anything."""
+    if words[0] != "python":
+        known = OTHER_FLAGS[words[0]]
+        return [f"flag {word}" for word in words if word.startswith("-") and word not in known]
+    script = ROOT / words[1]
+    if not script.is_file():
+        return [f"file {words[1]}"]
+    names = flags_of(script)
+    return [problem for word in words[2:] for problem in flag_mistakes(word, names)]
+
+
+def flag_mistakes(word, names):
+    """What is wrong with one --flag=value of a script that declares the flags `names`."""
+    name, _, value = word.removeprefix("--").partition("=")
+    flag, _, key = name.partition(".")
+    if not word.startswith("--") or flag not in names:
+        return [f"flag {word}"]
+    if key:
+        return [] if key in keys() else [f"key {key}"]
+    if flag == "config":
+        file, _, variant = value.partition(":")
+        known = (ROOT / file).is_file() and variant in VARIANTS
+        return [] if known else [f"config {value}"]
+    return []
+
+
+def keys():
+    config = get_config().to_dict()
+    sections = {name: value for name, value in config.items() if isinstance(value, dict)}
+    return {"seed"} | {f"{name}.{key}" for name, section in sections.items() for key in section}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_documented_commands_name_files_flags_and_keys_that_exist(page):
+    found = {" ".join(words): mistakes(words) for words in commands(page.read_text())}
+    assert {command: wrong for command, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python launch/trian.py --config=configs/condenser.py",
+        "python launch/train.py --conifg=configs/condenser.py",
+        "python launch/train.py --config=configs/condensor.py",
+        "python launch/train.py --config=configs/condenser.py:papr",
+        "python launch/train.py --config=configs/condenser.py --config.mesh.fspd=4",
+        "python launch/train.py runs/condenser",
+        "pip instal --no",
+    ],
+)
+def test_a_mistaken_command_is_found(command):
+    (words,) = commands(f"A page.\n\n    {command}\n")
+    assert len(mistakes(words)) == 1
+
+
+def test_the_readme_has_many_commands():
+    assert len(list(commands((ROOT / "README.md").read_text()))) > 10
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=list(COMMANDS))
+def test_the_two_commands_stand_in_the_readme_word_for_word(command):
+    assert f"\n    {command}\n" in (ROOT / "README.md").read_text()
+
+
+def test_ci_runs_exactly_the_readme_s_test_command():
+    install, test = COMMANDS["test"].split(" && ")
+    script = (ROOT / ".ci" / "run").read_text()
+    assert re.search(rf"^{re.escape(install)} .*&& {test}$", script, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_python_in_the_documentation_compiles(page):
+    for language, code in blocks(page.read_text()):
+        if language == "python":
+            ast.parse(code)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_to_files(page):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_folders_and_files_that_are_named_exist(page):
+    found = re.findall(
+        r"`((?:condenser_jax|configs|launch|tests|benchmarks|docs)/[\w/.-]*)`", page.read_text()
+    )
+    assert [path for path in found if not (ROOT / path).exists()] == []
