@@ -25,6 +25,7 @@ from condenser_jax.hf.load import Checkpoint, check_vocabulary, load_checkpoint
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Objective, check_accumulation
+from condenser_jax.training.flops import train_flops_per_token
 from condenser_jax.training.loop import Run
 from condenser_jax.training.optimizers import build_optimizers
 from condenser_jax.training.sharding import check_batch, make_mesh
@@ -79,7 +80,9 @@ def build(config: RunConfig) -> Built:
         ),
         best_metric=method.best_metric,
         tokens_per_step=training.batch_size * config.data.max_length,
-        flops_per_token=0.0,
+        flops_per_token=train_flops_per_token(
+            backbone, config.objective, config.data.max_length, config.data.mask_rate
+        ),
         clip_norm=config.optimizer.clip_norm,
         accumulate=training.accumulate,
         threads=training.threads,

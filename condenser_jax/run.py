@@ -27,7 +27,13 @@ from condenser_jax.training.hooks import (
 )
 from condenser_jax.training.loop import Loop
 from condenser_jax.training.signals import graceful_stop
-from condenser_jax.training.workdir import Workdir, cut_metrics, open_workdir, write_json
+from condenser_jax.training.workdir import (
+    Workdir,
+    check_workdir,
+    cut_metrics,
+    open_workdir,
+    write_json,
+)
 
 log = logging.getLogger("condenser_jax")
 
@@ -49,14 +55,15 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
     Raises UserError where configuration, data and work directory do not fit; RunFailed; Preempted.
     """
     stored = dataclasses.asdict(config)
+    check_workdir(path, stored)
     built = build(config)
     workdir = open_workdir(path, stored, built.corpus.hashes)
     _write_companions(workdir, built)
     for line in (*built.notes, *describe_run(built.run)):
         log.info("%s", line)
     with (
-        Checkpoints(workdir.checkpoints, keep=config.training.keep) as checkpoints,
         graceful_stop() as stop,
+        Checkpoints(workdir.checkpoints, keep=config.training.keep) as checkpoints,
     ):
         start, state, record = _start(built, checkpoints, workdir)
         cut_metrics(workdir.metrics, record.get("metrics_offset", 0))

@@ -90,16 +90,24 @@ def open_workdir(
     """
     workdir = Workdir(Path(path))
     config, data_hashes = _as_json(config), _as_json(data_hashes)
+    check_workdir(path, config)
     if workdir.config.is_file():
-        _check_config(workdir, config)
         _check_hashes(workdir, data_hashes)
     else:
-        _check_empty(workdir)
         workdir.root.mkdir(parents=True, exist_ok=True)
         write_json(workdir.data_hashes, data_hashes)
     # Last, because it makes the directory ours; again on resuming, since free keys may differ.
     write_json(workdir.config, config)
     return workdir
+
+
+def check_workdir(path: str | Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError as `open_workdir` does, as far as can be told without the data."""
+    workdir = Workdir(Path(path))
+    if workdir.config.is_file():
+        _check_config(workdir, _as_json(config))
+    else:
+        _check_empty(workdir)
 
 
 def existing_workdir(path: str | Path) -> Workdir:

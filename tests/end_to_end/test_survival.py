@@ -1,0 +1,120 @@
+"""Runs that are killed, asked to stop or interrupted, and started again. Slow: real processes."""
+
+import random
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from condenser_jax.finished import read_run
+from tests.end_to_end.launching import Started, launch, learned, metrics, smoke
+
+pytestmark = pytest.mark.slow
+LONGER = "--config.training.save_every=5"
+
+
+def assert_same_end(one, other):
+    """Bit-identical parameters and the same figures."""
+    left, right = read_run(one).params, read_run(other).params
+    import jax
+
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert learned(one) == learned(other)
+
+
+def test_a_run_killed_at_random_moments_ends_bit_identical(finished, cache, tmp_path):
+    rng, workdir = random.Random(0), tmp_path / "killed"
+    for step in (5, 10, 15):
+        run = Started(smoke(workdir), cache)
+        run.wait_for_step(workdir, step)
+        status, _ = run.send(random_kill(rng))
+        assert status == -signal.SIGKILL
+    assert launch("train", *smoke(workdir), cache=cache).returncode == 0
+    assert_same_end(finished, workdir)
+
+
+def random_kill(rng: random.Random) -> signal.Signals:
+    """SIGKILL, after a moment that hits steps, logs, evaluations and saves alike."""
+    import time
+
+    time.sleep(rng.random() * 0.3)
+    return signal.SIGKILL
+
+
+def test_another_seed_ends_otherwise(finished, cache, tmp_path):
+    workdir = tmp_path / "other"
+    assert launch("train", *smoke(workdir, "--config.seed=1"), cache=cache).returncode == 0
+    with pytest.raises(AssertionError):
+        assert_same_end(finished, workdir)
+
+
+def test_sigterm_saves_exits_75_and_the_run_goes_on_where_it_was(finished, cache, tmp_path):
+    workdir = tmp_path / "stopped"
+    run = Started(smoke(workdir), cache)
+    run.wait_for_step(workdir, 5)
+    status, errors = run.send(signal.SIGTERM)
+    assert status == 75, errors
+    assert "the run is saved and can be resumed" in errors
+    again = launch("train", *smoke(workdir), cache=cache)
+    assert again.returncode == 0 and "resumed" in again.stderr
+    import jax
+
+    left, right = read_run(finished).params, read_run(workdir).params
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ctrl_c_exits_130_without_a_trace_and_leaves_a_resumable_run(finished, cache, tmp_path):
+    workdir = tmp_path / "interrupted"
+    run = Started(smoke(workdir), cache)
+    run.wait_for_step(workdir, 10)
+    status, errors = run.send(signal.SIGINT)
+    assert status == 130, errors
+    assert "Traceback" not in errors
+    assert launch("train", *smoke(workdir), cache=cache).returncode == 0
+    assert_same_end(finished, workdir)
+
+
+def test_a_run_goes_on_with_equal_losses_on_another_number_of_devices(cache, tmp_path):
+    steps = ["--config.training.steps=40", "--config.training.log_every=1"]
+    straight, moved = tmp_path / "straight", tmp_path / "moved"
+    assert launch("train", *smoke(straight, *steps), cache=cache).returncode == 0
+    run = Started(smoke(moved, *steps), cache)
+    run.wait_for_step(moved, 20)
+    run.send(signal.SIGTERM)
+    again = launch("train", *smoke(moved, *steps), cache=cache, devices=4)
+    assert again.returncode == 0, again.stderr
+    assert "data 4 x" in again.stderr
+
+    def losses(workdir):
+        return [line["train/loss"] for line in metrics(workdir) if "train/loss" in line][-20:]
+
+    np.testing.assert_allclose(losses(moved), losses(straight), rtol=1e-5)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, cache):
+    before = learned(finished)
+    again = launch("train", *smoke(finished), cache=cache)
+    assert again.returncode == 0
+    assert learned(finished) == before
+
+
+def test_a_work_directory_of_another_configuration_is_refused(finished, cache):
+    refused = launch("train", *smoke(finished, "--config.optimizer.learning_rate=0.5"), cache=cache)
+    assert refused.returncode == 2
+    assert "optimizer.learning_rate 0.002 -> 0.5" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_changed_data_shard_is_refused(finished, cache, tmp_path):
+    mine = tmp_path / "cache"
+    shutil.copytree(cache / "prepared", mine / "prepared")
+    shard = next(mine.glob("prepared/docstrings-*/train/ids.bin"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    refused = launch("train", *smoke(tmp_path / "run"), cache=mine)
+    assert refused.returncode == 2
+    assert "has changed since it was written" in refused.stderr
