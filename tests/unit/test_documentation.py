@@ -1,4 +1,4 @@
-"""Documented commands name files, flags and keys that exist; Python compiles; links lead to files."""
+"""Documented commands name files, flags and keys that exist; Python compiles; links lead on."""
 
 import ast
 import re
