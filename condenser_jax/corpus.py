@@ -142,6 +142,8 @@ def heldout_evaluation(
     sides: tuple[list[NumpyBatch], list[NumpyBatch]] = ([], [])
     share = 1.0 / len(corpus.sources)
     for spans in (prepared.heldout for prepared, _ in corpus.sources):
+        if len(spans) == 0:
+            continue
         chosen = _spread(len(spans), round(config.spans * share))
         how = (corpus.vocabulary, config.batch_size, data.max_length)
         masked += fixed_batches(spans, chosen, *how, data.mask_rate, seed)
