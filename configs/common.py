@@ -40,6 +40,7 @@ def docstrings() -> ConfigDict:
     model.num_heads = 4
     model.intermediate_size = 512
     model.max_positions = 512
+    model.initializer_range = 0.02  # standard deviation of fresh kernels and embeddings
     model.hidden_dropout = 0.0  # a model this small underfits
     model.attention_dropout = 0.0
     model.unigram_bias = (
