@@ -1,0 +1,83 @@
+"""Where the CLS looks, and who looks at the CLS, layer by layer.
+
+Condenser's motivation (Gao and Callan 2021, section 3): in the middle layers of a masked LM the CLS
+attends like any token and is hardly attended to, so that it gathers the text only in the last
+layers; in a Condenser it is active through the late layers. Two figures per layer show it: the
+entropy of the CLS's attention (low: it has chosen what to read), and the attention that it
+receives from all others. Every text counts the same, however long.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.models.bert import NEGATIVE, Backbone
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.types import Array, Batch, Mean, Tree
+
+
+class ClsAttention(NamedTuple):
+    """Means over texts and heads, first layer first; beside them, what uniform attention gives."""
+
+    entropy: list[float]  # nats
+    received: list[float]  # weight that the CLS has for another attended position, mean of these
+    uniform_entropy: float
+    uniform_received: float
+
+
+def attention_figures(scores: Array, attention_mask: Array) -> tuple[Array, Array]:
+    """Entropy of the CLS's attention and attention that it receives, of each text.
+
+    Args:
+      scores: [B, H, L, L] before softmax; the CLS is position 0.
+      attention_mask: [B, L], 1 = attended; at least the CLS is.
+
+    Returns:
+      entropy [B] in nats and received [B], means over heads, float32; a lone CLS receives 0.
+    """
+    attended = attention_mask > 0
+    masked = jnp.where(attended[:, None, None, :], scores.astype(jnp.float32), NEGATIVE)
+    log_weights = jax.nn.log_softmax(masked, axis=-1)
+    of_cls = log_weights[:, :, 0, :]  # B H L
+    entropy = -(jnp.exp(of_cls) * of_cls).sum(-1).mean(1)
+    to_cls = jnp.exp(log_weights[:, :, :, 0]).mean(1)  # B L
+    others = attended.at[:, 0].set(False)
+    received = (to_cls * others).sum(1) / jnp.maximum(others.sum(1), 1)
+    return entropy, received
+
+
+def cls_attention(
+    config: BackboneConfig, params: Tree, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
+) -> ClsAttention:
+    """Measures an encoder in float32, without dropout.
+
+    Args:
+      params: the group `backbone`.
+      batches: input_ids and attention_mask [B, L], all of one shape, B divisible by the devices;
+        rows that attend to a lone CLS only fill up a batch and do not count.
+    """
+    backbone = Backbone(config, ComputeConfig())
+
+    def total(params: Tree, batch: Batch) -> Mean:
+        mask = batch["attention_mask"]
+        _, kept = backbone.apply(
+            {"params": params}, batch["input_ids"], mask, collect=("attention_scores",)
+        )
+        lengths = mask.sum(1).astype(jnp.float32)
+        figures = [attention_figures(scores, mask) for scores in kept["attention_scores"]]
+        figures.append((jnp.log(lengths), 1 / lengths))  # of uniform attention
+        is_text = (lengths > 1).astype(jnp.float32)
+        return Mean(jnp.array(figures) @ is_text, is_text.sum())  # total: N + 1, 2
+
+    compiled = jax.jit(total, out_shardings=replicated(mesh))
+    placed = jax.device_put(params, replicated(mesh))
+    totals = jax.device_get([compiled(placed, place(batch, mesh)) for batch in batches])
+    count = sum(float(mean.count) for mean in totals)
+    means = sum(mean.total.astype(np.float64) for mean in totals) / count
+    entropy, received = means.T.tolist()
+    return ClsAttention(entropy[:-1], received[:-1], entropy[-1], received[-1])
