@@ -1,4 +1,4 @@
-"""Where torch is absent parity tests skip; CI says that they must run, and this test fails if they cannot."""
+"""Where torch is absent parity tests skip; CI says that they must run: then this test fails."""
 
 import importlib.util
 import os
