@@ -23,7 +23,7 @@ class Mean(NamedTuple):
     """A mean as total and count, so that parts add up; divided once, where it is written."""
 
     total: Scalar
-    count: Scalar
+    count: Scalar  # type: ignore[assignment]
 
-    def __add__(self, other: "Mean") -> "Mean":  # type: ignore[override, assignment]
+    def __add__(self, other: "Mean") -> "Mean":  # type: ignore[override]
         return Mean(self.total + other.total, self.count + other.count)

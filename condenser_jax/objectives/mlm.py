@@ -9,6 +9,7 @@ from condenser_jax.losses.masked_lm import masked_lm
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Loss, Objective, Phase, Schedule
 from condenser_jax.objectives.language_model import LanguageModel, count_masked, slots_of
+from condenser_jax.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) 
     del options
     model = LanguageModel(backbone, compute)
 
-    def vocabulary_terms(params, batch, slots, dropout):
+    def vocabulary_terms(params, batch, slots, dropout) -> tuple[Array, Array, Array]:
         hidden = model.embed(params, batch, dropout)
         states = model.run_layers(params, hidden, batch, dropout=dropout, queries=slots.positions)
         return model.vocabulary_terms(params, states)
