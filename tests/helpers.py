@@ -1,5 +1,6 @@
 """Tiny models, batches and the comparison that equality tests share."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from condenser_jax.models.config import BackboneConfig
 from condenser_jax.objectives.base import Objective
 
 SPECIALS = 5  # ids below are special tokens
+_KEY_BIAS = re.compile(r"\bkey\b(?=\W+bias)")  # in a path of ours, or a name of Hugging Face
 QUICK = {"xla_backend_optimization_level": 0}  # compiles in a third of the time
 
 
@@ -82,7 +84,7 @@ def worst_difference(got: Any, expected: Any) -> tuple[float, str]:
     for path, a in ours.items():
         b = theirs[path]
         assert a.shape == b.shape, f"{path}: {a.shape} is not {b.shape}"
-        scale = np.abs(theirs[path.replace("['key']['bias']", "['query']['bias']")]).max()
+        scale = np.abs(theirs[_KEY_BIAS.sub("query", path)]).max()
         distance = np.abs(a - b).max()
         differences[path] = distance / scale if scale else np.inf * distance if distance else 0.0
     path = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))

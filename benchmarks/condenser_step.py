@@ -1,0 +1,247 @@
+"""One training step of a Condenser: ours, its plain form, and PyTorch's, measured side by side.
+
+    python benchmarks/condenser_step.py --size=base
+    python benchmarks/condenser_step.py --size=base --flops    operations of lean and plain form
+
+(Where condenser_jax is not installed: PYTHONPATH=. python ...; grain and datasets are not needed.)
+Every contender lives in a process of its own, and they take turns: in each round each runs a few
+steps, so that other work on the machine slows all of them. The median over rounds counts. All
+processes have tuned malloc (`condenser_jax.environment`). MFU is that of the operations needed, so it is comparable between
+contenders. A contender that is not installed, or fails, is skipped with one line.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+
+from condenser_job import HEAD_LAYERS, SIZES, Job
+
+from condenser_jax.environment import tune_process
+
+OUTPUT = Path(__file__).parent.parent / "docs" / "benchmarks" / "condenser_step.jsonl"
+CONTENDERS = {  # name: (file, function, arguments)
+    "ours": ("condenser_in_jax", "make", {}),
+    "ours_scanned": ("condenser_in_jax", "make", {"scan_layers": True}),
+    "ours_plain": ("condenser_in_jax", "make", {"lean": False}),
+    "torch": ("condenser_in_torch", "make", {}),
+    "torch_compiled": ("condenser_in_torch", "make", {"compiled": True}),
+    "torch_masked": ("condenser_in_torch", "make", {"only_masked": True}),
+    "torch_masked_compiled": (
+        "condenser_in_torch",
+        "make",
+        {"only_masked": True, "compiled": True},
+    ),
+    "pretense": ("condenser_in_torch", "make_pretense", {}),
+}
+REFERENCE = "torch"  # as shipped, eager: what ratios are against
+
+
+class Worker:
+    """A contender in a process of its own."""
+
+    def __init__(self, name: str, job: Job) -> None:
+        self.name, self.log = name, tempfile.TemporaryFile("w+")
+        command = [sys.executable, __file__, "--worker", name, json.dumps(asdict(job))]
+        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=self.log, text=True, env=environment
+        )
+        self.results: list[dict] = []
+
+    def run(self, steps: int) -> bool:
+        """One round; False if the contender has ended instead."""
+        try:
+            print(steps, file=self.process.stdin, flush=True)
+            self.results.append(json.loads(self.process.stdout.readline()))
+        except (BrokenPipeError, json.JSONDecodeError):
+            self.log.seek(0)
+            lines = [line.strip() for line in self.log if line.strip()] or ["no message"]
+            print(f"{self.name} skipped: {lines[-1][:160]}", flush=True)
+            return False
+        return True
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def work(name: str, job: Job) -> None:
+    """A worker's life: build, then as many steps as every line of stdin says."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print is no answer
+    file, function, arguments = CONTENDERS[name]
+    contender = getattr(importlib.import_module(file), function)(job, **arguments)
+    for line in sys.stdin:
+        begin = perf_counter()
+        loss = contender.run(int(line))
+        answer = {
+            "seconds": (perf_counter() - begin) / int(line),
+            "loss": loss,
+            "peak_memory": contender.peak_memory(),
+            "versions": contender.versions,
+            "device": contender.device,
+        }
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def measure(names: list[str], job: Job, rounds: int, steps: int) -> dict[str, list[dict]]:
+    """{contender: answers of the rounds}, without those of the two steps that compile."""
+    workers = []
+    for name in names:
+        worker = Worker(name, job)
+        if worker.run(2):
+            print(f"{name} is ready", flush=True)
+            worker.results.clear()
+            workers.append(worker)
+    for _ in range(rounds):
+        workers = [worker for worker in workers if worker.run(steps)]
+    for worker in workers:
+        worker.close()
+    return {worker.name: worker.results for worker in workers}
+
+
+def needed_flops(name: str, job: Job) -> float:
+    """Operations per token of a contender's matrix products, forward and backward."""
+    from condenser_in_jax import backbone_of, options_of
+
+    from condenser_jax.training.flops import (
+        FORWARD_PASSES,
+        layer_flops,
+        train_flops_per_token,
+        vocabulary_flops,
+    )
+
+    backbone = backbone_of(job)
+    if name.startswith("torch_masked"):
+        layers = (job.layers + HEAD_LAYERS) * layer_flops(backbone, job.length, job.length)
+        vocabulary = 2 * vocabulary_flops(backbone, job.masked)
+        return FORWARD_PASSES * (layers + vocabulary) / job.length
+    is_lean = name in ("ours", "ours_scanned")
+    return train_flops_per_token(backbone, options_of(job), job.length, lean=is_lean)
+
+
+def summarise(results: dict[str, list[dict]], job: Job) -> dict[str, dict]:
+    """{contender: its figures}."""
+    from condenser_jax.training.metrics import model_flops_utilisation
+
+    seconds = {
+        name: statistics.median(round["seconds"] for round in rounds)
+        for name, rounds in results.items()
+    }
+    figures = {}
+    for name, rounds in results.items():
+        pace = job.batch * job.length / seconds[name]
+        device = rounds[-1]["device"]
+        mfu = model_flops_utilisation(pace, needed_flops("ours", job), 1, device)
+        figures[name] = {
+            "seconds": round(seconds[name], 4),
+            "fastest": round(min(turn["seconds"] for turn in rounds), 4),
+            "tokens_per_second": round(pace),
+            "times_torch": round(seconds[REFERENCE] / seconds[name], 3)
+            if REFERENCE in seconds
+            else None,
+            "peak_memory": rounds[-1]["peak_memory"],
+            "flops_per_token": needed_flops(name, job),
+            "mfu": mfu and round(mfu, 4),
+            "loss": round(rounds[-1]["loss"], 3),
+        }
+    return figures
+
+
+def print_table(figures: dict[str, dict]) -> None:
+    columns = f"{'s/step':>9}{'fastest':>9}{'tokens/s':>10}{'x torch':>9}{'GB':>7}{'MFLOP/tok':>11}"
+    print(f"{'':24}{columns}{'MFU':>7}{'loss':>8}")
+    for name, row in figures.items():
+        ratio = "-" if row["times_torch"] is None else f"{row['times_torch']:.2f}"
+        mfu = "-" if row["mfu"] is None else f"{row['mfu']:.1%}"
+        print(
+            f"{name:24}{row['seconds']:9.3f}{row['fastest']:9.3f}{row['tokens_per_second']:10,}"
+            f"{ratio:>9}{row['peak_memory'] / 1e9:7.2f}{row['flops_per_token'] / 1e6:11.0f}"
+            f"{mfu:>7}{row['loss']:8.3f}"
+        )
+
+
+def count_flops(job: Job) -> dict[str, dict]:
+    """Operations per token of lean and plain form, on paper and as compiled."""
+    from condenser_in_jax import compiled_flops
+
+    figures = {}
+    for name, is_lean in {"ours": True, "ours_plain": False}.items():
+        compiled = compiled_flops(job, lean=is_lean)
+        figures[name] = {"analytic": needed_flops(name, job), "compiled": compiled}
+    for kind in ("analytic", "compiled"):
+        lean, plain = (figures[name][kind] for name in ("ours", "ours_plain"))
+        print(
+            f"{kind}: lean {lean / 1e6:.1f}, plain {plain / 1e6:.1f} MFLOP per token, "
+            f"ratio {lean / plain:.3f}"
+        )
+    return figures
+
+
+def cpu_model() -> str:
+    """The processor's name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--batch", type=int, help="rows; by default what the size says")
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=1, help="per round and contender")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--flops", action="store_true", help="count operations, run nothing")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    tune_process()
+    arguments = parse()
+    if arguments.worker:
+        name, job = arguments.worker
+        return work(name, Job(**json.loads(job)))
+    *shape, batch = SIZES[arguments.size]
+    job = Job(*shape, arguments.batch or batch, arguments.length, arguments.dtype)
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": f"{len(os.sched_getaffinity(0))} cores, {cpu_model()}",
+        "python": platform.python_version(),
+        "job": {"size": arguments.size, **asdict(job)},
+    }
+    if arguments.flops:
+        record["flops_per_token"] = count_flops(job)
+    else:
+        results = measure(arguments.only, job, arguments.rounds, arguments.steps)
+        if not results:
+            sys.exit("no contender could run")
+        record["versions"], record["device"] = {}, next(iter(results.values()))[-1]["device"]
+        for rounds in results.values():
+            record["versions"] |= rounds[-1]["versions"]
+        record["figures"] = summarise(results, job)
+        print_table(record["figures"])
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    with open(arguments.output, "a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
