@@ -41,7 +41,7 @@ EXTRAS = {
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
     "wandb": ["wandb"],
-    "test": ["hypothesis", "pytest>=8", "sentence-transformers>=5.2", "torch>=2.6"],
+    "test": ["hypothesis", "pytest>=8", "sentence-transformers>=5.2", "torch>=2.6", "zstandard"],
     "dev": ["mypy", "pre-commit", "ruff"],
 }
 
