@@ -154,7 +154,8 @@ def heldout_evaluation(
     if not masked:
         raise UserError(
             f"nothing is held out of {data.source!r} (data.heldout_share "
-            f"{data.heldout_share:g}), so nothing can be evaluated; raise it or give more documents."
+            f"{data.heldout_share:g}), so nothing can be evaluated; raise it or "
+            "give more documents."
         )
     known = np.concatenate(copied)
     figures = [

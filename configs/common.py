@@ -3,6 +3,7 @@ setting.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from condenser_jax.errors import choose
 
@@ -12,13 +13,11 @@ VARIANTS = ("", "smoke", "paper")
 def docstrings() -> ConfigDict:
     """A small encoder from scratch on the documentation of the installed packages."""
     config = ConfigDict()
-    config.seed = 0
+    config.seed = 0  # of cuts, masks, order, initial weights and dropout
 
     config.data = data = ConfigDict()
     data.source = "docstrings:"  # text: jsonl: parquet: hf: tfds: docstrings: (docs/data.md)
-    data.tokenizer = (
-        ""  # directory or hub id; "": that of model.init, else one trained on the source
-    )
+    data.tokenizer = ""  # directory or hub id; "": that of model.init, else one trained here
     data.vocab_size = 8192  # of a tokenizer trained here
     data.recipe = "sentences"  # how documents are cut to spans: sentences, paragraphs or fixed
     data.max_length = 64  # tokens of a row, [CLS] and [SEP] included
@@ -31,27 +30,26 @@ def docstrings() -> ConfigDict:
     data.text_field = "text"  # the field of jsonl, parquet, hf and tfds records
     data.split = "train"  # of hf and tfds sources
     data.bad_share = 0.01  # broken records above this share are fatal
+    data.workers = placeholder(int)  # processes that prepare; None: one per core
 
     config.model = model = ConfigDict()
     model.init = ""  # Hugging Face directory or hub id; "": from scratch, as the fields below say
     model.model_type = "bert"  # or "roberta"
-    model.hidden_size = 128
-    model.num_layers = 2
-    model.num_heads = 4
-    model.intermediate_size = 512
-    model.max_positions = 512
+    model.hidden_size = 128  # width of the hidden states
+    model.num_layers = 2  # of the backbone
+    model.num_heads = 4  # divides hidden_size
+    model.intermediate_size = 512  # width inside the feed-forward block
+    model.max_positions = 512  # the longest text that can be numbered, in tokens
     model.initializer_range = 0.02  # standard deviation of fresh kernels and embeddings
     model.hidden_dropout = 0.0  # a model this small underfits
-    model.attention_dropout = 0.0
-    model.unigram_bias = (
-        True  # start the MLM bias at the log unigram: saves the first hundreds of steps
-    )
+    model.attention_dropout = 0.0  # the same, of attention weights
+    model.unigram_bias = True  # start the MLM bias at the log unigram: saves hundreds of steps
 
     config.compute = compute = ConfigDict()
     compute.dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU
-    compute.remat = (
-        False  # recompute layers in the backward pass: less memory, a third more operations
-    )
+    compute.scan_layers = placeholder(bool)  # None: scanned on accelerators, unrolled on CPU
+    compute.remat = False  # recompute layers in the backward pass: less memory, more operations
+    compute.lean = True  # False: the plain reference form, which computes what nobody reads
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices that share the batch; -1: all that are left
@@ -59,30 +57,32 @@ def docstrings() -> ConfigDict:
     mesh.tensor = 1  # devices that share each matrix product
 
     config.optimizer = optimizer = ConfigDict()
-    optimizer.learning_rate = 2e-3
+    optimizer.learning_rate = 2e-3  # the highest, at the end of warm-up
     optimizer.warmup = 0.1  # share of the steps
     optimizer.decay = "linear"  # to 0; or "cosine", "constant"
     optimizer.weight_decay = 0.01  # of kernels and embeddings
-    optimizer.b1 = 0.9
-    optimizer.b2 = 0.98
-    optimizer.eps = 1e-8
+    optimizer.b1 = 0.9  # AdamW's memory of the gradient
+    optimizer.b2 = 0.98  # AdamW's memory of its square: short, as the run is
+    optimizer.eps = 1e-8  # AdamW's guard against division by 0
     optimizer.clip_norm = 1.0  # of the gradient's global norm
 
     config.training = training = ConfigDict()
-    training.steps = 1900
+    training.steps = 1900  # of the optimizer
     training.batch_size = 32  # rows of the global batch
     training.accumulate = 1  # micro-batches per step
-    training.log_every = 50
-    training.eval_every = 500
-    training.save_every = 500
+    training.log_every = 50  # steps between two lines of progress
+    training.eval_every = 500  # steps between two evaluations
+    training.save_every = 500  # steps between two checkpoints
     training.keep = 2  # latest checkpoints kept, beside the best
+    training.threads = 1  # that build batches ahead
+    training.tensorboard = True  # write its events to the work directory
     training.wandb = ""  # project of Weights & Biases; "": off
     training.profile = ()  # (first, last) step to trace
 
     config.evaluation = evaluation = ConfigDict()
     evaluation.spans = 1024  # held-out spans for the masked-LM loss
     evaluation.documents = 500  # held-out documents among which a span's other span is searched
-    evaluation.batch_size = 128
+    evaluation.batch_size = 128  # rows at a time; changes no figure
     return config
 
 

@@ -29,10 +29,8 @@ def get_config(variant: str = "") -> ConfigDict:
     """The embedded default, or the variant `smoke` or `paper`."""
     config = docstrings()
     config.objective = ConfigDict()
-    config.objective.name = "condenser"
-    config.objective.early_layer = (
-        1  # hidden state that skips to the head; the papers: half of the layers
-    )
+    config.objective.name = "condenser"  # the method: a row of condenser_jax/methods.py
+    config.objective.early_layer = 1  # hidden state that skips to the head; the papers: half way
     config.objective.head_layers = 2  # layers of the condenser head
     config.objective.late_mlm = True  # also predict from the late states
     config.objective.head_init = "random"  # or "late": copies of the last late layers

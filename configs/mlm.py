@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The embedded default, or the variant `smoke` or `paper`."""
     config = docstrings()
     config.objective = ConfigDict()
-    config.objective.name = "mlm"
+    config.objective.name = "mlm"  # the method: a row of condenser_jax/methods.py
     if variant == "paper":
         paper(config)
         return config

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from condenser_jax.errors import UserError, choose
 from condenser_jax.losses.cross_entropy import tied_cross_entropy
+from condenser_jax.losses.masked_lm import masked_lm
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout
 from condenser_jax.models.heads import condenser_head
@@ -116,17 +117,16 @@ class Condenser:
         parts = {"head": head} | ({} if late is None else {"late": late})
         states = jnp.stack(list(parts.values()), axis=1)  # B 2 M D
         terms = self.model.vocabulary_terms(params, states)
-        ids, weights = (
-            jnp.broadcast_to(x[:, None], states.shape[:3]) for x in (slots.ids, slots.weights)
-        )
+        ids = jnp.broadcast_to(slots.ids[:, None], states.shape[:3])
         nll, correct = tied_cross_entropy(*terms, ids)
-        metrics = {}
+        value, metrics = jnp.zeros((), nll.dtype), dict[str, Mean]()
         for i, name in enumerate(parts):
-            for kind, values in {"loss": nll, "accuracy": correct}.items():
-                total = (values[:, i] * weights[:, i]).sum()
-                metrics[f"{name}_{kind}"] = Mean(total, weights[:, i].sum())
-        value = (nll * weights).sum() / counts["masked"]
-        return Loss(value, metrics | {"loss": Mean((nll * weights).sum(), slots.weights.sum())})
+            share, own = masked_lm(
+                nll[:, i], correct[:, i], slots.weights, counts["masked"], f"{name}_"
+            )
+            value, metrics = value + share, metrics | own
+        both = Mean(value * counts["masked"], slots.weights.sum())
+        return Loss(value, metrics | {"loss": both})
 
     def predict_masked_lm(self, params, frozen, batch) -> dict[str, tuple[Array, Array]]:
         """Per masked slot [B, M]: negative log likelihood (nats) and correctness, of head and late

@@ -33,8 +33,8 @@ def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) 
         del frozen
         slots = slots_of(batch, compute.lean)
         terms = vocabulary_terms(params, batch, slots, dropout)
-        value, metrics = masked_lm(*terms, slots.ids, slots.weights, counts["masked"])
-        return {"train": Loss(value, metrics)}
+        nll, correct = tied_cross_entropy(*terms, slots.ids)
+        return {"train": Loss(*masked_lm(nll, correct, slots.weights, counts["masked"]))}
 
     def predict_masked_lm(params, frozen, batch):
         """Per masked slot [B, M]: negative log likelihood (nats) and correctness."""

@@ -3,13 +3,15 @@
 import ast
 import dataclasses
 import importlib
+import io
 import json
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
 
-from condenser_jax.config import read_config
+from condenser_jax.config import SECTIONS, read_config
 from condenser_jax.errors import UserError
 from condenser_jax.methods import METHODS
 from configs.common import VARIANTS
@@ -167,3 +169,47 @@ def test_every_key_is_explained_in_docs_configuration_with_its_values():
 def test_every_method_s_keys_are_explained():
     names = {field.name for options in OPTIONS.values() for field in dataclasses.fields(options)}
     assert {f"objective.{name}" for name in names} <= set(documented())
+
+
+def assigned_keys(file):
+    """{key: line} where a config file first assigns a field, such as `data.source = ...`."""
+    found = {}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            is_section = (
+                isinstance(node.value, ast.Call) and ast.unparse(node.value) == "ConfigDict()"
+            )
+            key = ast.unparse(node.targets[0]).removeprefix("config.")
+            if not is_section:
+                found[key] = min(node.lineno, found.get(key, node.lineno))
+    return found
+
+
+def commented_lines(file):
+    """Numbers of the lines that end in a comment."""
+    tokens = tokenize.generate_tokens(io.StringIO(file.read_text()).readline)
+    return {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+
+
+@pytest.mark.parametrize(
+    "file", [*FILES, ROOT / "configs" / "common.py"], ids=lambda file: file.stem
+)
+def test_every_field_of_a_config_has_a_comment_beside_it(file):
+    comments = commented_lines(file)
+    assert [key for key, line in assigned_keys(file).items() if line not in comments] == []
+
+
+def test_every_key_can_be_overridden_on_the_command_line():
+    """A locked ConfigDict refuses keys that its file does not state, so the file states all."""
+    known = {
+        f"{section}.{f.name}"
+        for section, kind in SECTIONS.items()
+        for f in dataclasses.fields(kind)
+    }
+    stated = {
+        f"{s}.{key}"
+        for s, content in load().items()
+        if isinstance(content, dict)
+        for key in content
+    }
+    assert known <= stated
