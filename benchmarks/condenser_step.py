@@ -6,7 +6,8 @@
 (Where condenser_jax is not installed: PYTHONPATH=. python ...; grain and datasets are not needed.)
 Every contender lives in a process of its own, and they take turns: in each round each runs a few
 steps, so that other work on the machine slows all of them. The median over rounds counts. All
-processes have tuned malloc (`condenser_jax.environment`). MFU is that of the operations needed, so it is comparable between
+processes have tuned malloc (`condenser_jax.environment`). MFU is that of the operations needed, so
+it is comparable between
 contenders. A contender that is not installed, or fails, is skipped with one line.
 """
 
