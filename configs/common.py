@@ -40,7 +40,7 @@ def docstrings() -> ConfigDict:
     model.num_heads = 4  # divides hidden_size
     model.intermediate_size = 512  # width inside the feed-forward block
     model.max_positions = 512  # the longest text that can be numbered, in tokens
-    model.initializer_range = 0.02  # standard deviation of fresh kernels and embeddings
+    model.initializer_range = 0.05  # of fresh kernels and embeddings; 0.02 learns half as fast here
     model.hidden_dropout = 0.0  # a model this small underfits
     model.attention_dropout = 0.0  # the same, of attention weights
     model.unigram_bias = True  # start the MLM bias at the log unigram: saves hundreds of steps
@@ -67,7 +67,7 @@ def docstrings() -> ConfigDict:
     optimizer.clip_norm = 1.0  # of the gradient's global norm
 
     config.training = training = ConfigDict()
-    training.steps = 1900  # of the optimizer
+    training.steps = 1800  # of the optimizer
     training.batch_size = 32  # rows of the global batch
     training.accumulate = 1  # micro-batches per step
     training.log_every = 50  # steps between two lines of progress
@@ -112,8 +112,9 @@ def paper(config: ConfigDict) -> None:
     config.data.max_length = 128
     config.data.heldout_share = 0.0005
     config.model.init = "bert-base-uncased"
-    for key in ("hidden_dropout", "attention_dropout"):
-        config.model[key] = 0.1
+    config.model.update({"hidden_size": 768, "num_layers": 12, "num_heads": 12})
+    config.model.update({"intermediate_size": 3072, "initializer_range": 0.02})
+    config.model.update({"hidden_dropout": 0.1, "attention_dropout": 0.1})
     config.optimizer.update({"learning_rate": 1e-4, "b2": 0.999})
     config.training.update({"steps": 500_000, "batch_size": 1024, "log_every": 100})
     config.training.update({"eval_every": 5_000, "save_every": 5_000})
