@@ -18,13 +18,17 @@ ROWS, LENGTH, MASK_RATE = 2, 40, 0.15
 
 
 def _products(jaxpr) -> int:
-    """Operations of all matrix products in a jaxpr, those of inner functions included."""
+    """Operations of all matrix products in a jaxpr, those of inner functions included.
+
+    A product with a vector is a sum: the bias gradient of the vocabulary is written as one.
+    """
     total = 0
     for equation in jaxpr.eqns:
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             total += _products(inner) if hasattr(inner, "eqns") else 0
-        if equation.primitive.name == "dot_general":
+        is_product = equation.primitive.name == "dot_general"
+        if is_product and all(operand.aval.ndim > 1 for operand in equation.invars):
             ((contracted, _), _) = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
             rows = math.prod(equation.outvars[0].aval.shape)
