@@ -15,9 +15,9 @@ from jax.sharding import Mesh
 
 from condenser_jax.config import DataConfig, EvaluationConfig, RunConfig
 from condenser_jax.data.batches import NumpyBatch, SpanBatches, fixed_batches, unmasked_batches
+from condenser_jax.data.documents import SourceOptions
 from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.data.prepare import PrepareConfig, prepare_mixture
-from condenser_jax.data.sources import SourceOptions
 from condenser_jax.data.store import Prepared, open_prepared, verify
 from condenser_jax.data.tokenization import load_tokenizer
 from condenser_jax.data.vocabulary import Vocabulary

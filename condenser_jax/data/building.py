@@ -13,13 +13,13 @@ import numpy as np
 
 from condenser_jax.data.columns import Column
 from condenser_jax.data.cutting import CutOptions, cut_task, make_tasks, start_worker
+from condenser_jax.data.documents import Source
 from condenser_jax.data.duplicates import NEVER
 from condenser_jax.data.near_copies import write_copied
 from condenser_jax.data.parallel import ordered_map
 from condenser_jax.data.prepare_config import PrepareConfig
 from condenser_jax.data.progress import Progress
 from condenser_jax.data.report import describe_split
-from condenser_jax.data.sources import Source
 from condenser_jax.data.splits import (
     HELDOUT,
     TRAIN,

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from condenser_jax.data.documents import BadRecords, Document, SourceOptions, field_text
 from condenser_jax.data.files import fingerprint
-from condenser_jax.data.sources import BadRecords, Document, SourceOptions, field_text
 from condenser_jax.errors import UserError
 
 

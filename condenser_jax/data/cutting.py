@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from condenser_jax.data.documents import Document
 from condenser_jax.data.duplicates import FIRST, NEVER, SECOND
-from condenser_jax.data.sources import Document
 from condenser_jax.data.spans import RECIPES, SpanOptions, cut_spans, uniform
 from condenser_jax.data.tokenization import encode, load_backend
 

@@ -18,8 +18,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from condenser_jax.data.docstring_text import paragraphs
+from condenser_jax.data.documents import BadRecords, Document, SourceOptions
 from condenser_jax.data.parallel import ordered_map
-from condenser_jax.data.sources import BadRecords, Document, SourceOptions
 from condenser_jax.errors import UserError, choose
 
 REQUIREMENTS = (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from glob import glob
 from typing import IO, Any, NamedTuple
 
-from condenser_jax.data.sources import BadRecords, Document, SourceOptions, field_text
+from condenser_jax.data.documents import BadRecords, Document, SourceOptions, field_text
 from condenser_jax.errors import UserError
 
 SNIFFED_BYTES = 1 << 16

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from condenser_jax.data.sources import SourceOptions
+from condenser_jax.data.documents import SourceOptions
 from condenser_jax.data.spans import SpanOptions
 from condenser_jax.errors import UserError
 

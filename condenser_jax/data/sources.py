@@ -6,145 +6,22 @@ that the index of a document is a name for it, and describes itself by what its 
 that prepared data can be found again and refused once its source has changed.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from functools import partial
 
+from condenser_jax.data.catalogues import HuggingFaceSource, TfdsSource
+from condenser_jax.data.docstrings import DocstringSource
+from condenser_jax.data.documents import Source, SourceOptions
+from condenser_jax.data.files import FileSource
 from condenser_jax.errors import UserError, choose
 
-TEXT_LAYOUTS = ("lines", "paragraphs")
-EARLY_CHECK = 1000  # records after which too many broken ones end the run without reading the rest
-SHOWN_BAD_RECORDS = 5
-
-
-class Document(NamedTuple):
-    """One document: paragraphs separated by a blank line.
-
-    `key` is unique within the source; all documents of a `group` are held out together or not at
-    all; `summary` (docstrings) repeats the first paragraph of `text`.
-    """
-
-    key: str
-    group: str
-    text: str
-    summary: str = ""
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """How records become documents; every kind of source reads what concerns it."""
-
-    text_layout: str = (
-        "lines"  # text: one document per line, or "paragraphs": separated by blank lines
-    )
-    text_field: str = "text"  # jsonl, parquet, hf, tfds: the field that holds the text
-    bad_share: float = 0.01  # the share of broken records above which reading stops
-    split: str = "train"  # hf, tfds: which split
-
-    def __post_init__(self) -> None:
-        choose("text_layout", self.text_layout, TEXT_LAYOUTS)
-
-
-class BadRecords:
-    """Counts broken records, remembers the first few, and stops the run when they are too many."""
-
-    def __init__(self, bad_share: float) -> None:
-        self.bad_share = bad_share
-        self.records = 0
-        self.bad = 0
-        self.first: list[str] = []
-
-    def accept(self) -> None:
-        """Counts a sound record."""
-        self.records += 1
-
-    def skip(self, place: str, reason: str) -> None:
-        """Counts a broken record at `place` ("file:line")."""
-        self.records += 1
-        self.bad += 1
-        if len(self.first) < SHOWN_BAD_RECORDS:
-            self.first.append(f"{place} {reason}")
-        if self.records >= EARLY_CHECK:
-            self.check()
-
-    def check(self) -> None:
-        """Raises UserError when the share of broken records is above `bad_share`."""
-        if self.bad > self.bad_share * self.records:
-            raise UserError(
-                f"{self.bad} of {self.records} records are broken, above bad_share "
-                f"{self.bad_share:g}; the first: {self.first[0]}; repair it or raise bad_share"
-            )
-
-
-class Source(Protocol):
-    """What `prepare` asks of a source."""
-
-    bad: BadRecords  # of the latest pass of documents()
-
-    def documents(self) -> Iterator[Document]:
-        """Streams the documents in a fixed order, from the start at every call."""
-
-    def describe(self) -> dict[str, Any]:
-        """What the text depends on, as JSON: the same description means the same documents."""
-
-
-def field_text(record: Any, field: str, place: str, bad: BadRecords) -> str | None:
-    """Returns the text of `record[field]`; None, and counted in `bad`, when there is none.
-
-    Raises UserError, with the names of the fields there are, when the first record of all lacks it.
-    """
-    if not isinstance(record, dict):
-        bad.skip(place, f"is a {type(record).__name__}, not an object with fields")
-        return None
-    value = record.get(field)
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    if isinstance(value, str):
-        bad.accept()
-        return value
-    if field not in record:
-        names = ", ".join(sorted(map(str, record))) or "none"
-        if bad.records == 0:
-            raise UserError(
-                f"{place} has no field {field!r}; its fields are: {names}; set text_field"
-            )
-        bad.skip(place, f"has no field {field!r}")
-    else:
-        bad.skip(place, f"field {field!r} is a {type(value).__name__}, not a text")
-    return None
-
-
-def _open_files(kind: str, rest: str, options: SourceOptions) -> Source:
-    from condenser_jax.data.files import FileSource
-
-    return FileSource(kind, rest, options)
-
-
-def _open_hf(kind: str, rest: str, options: SourceOptions) -> Source:
-    from condenser_jax.data.catalogues import HuggingFaceSource
-
-    return HuggingFaceSource(rest, options)
-
-
-def _open_tfds(kind: str, rest: str, options: SourceOptions) -> Source:
-    from condenser_jax.data.catalogues import TfdsSource
-
-    return TfdsSource(rest, options)
-
-
-def _open_docstrings(kind: str, rest: str, options: SourceOptions) -> Source:
-    from condenser_jax.data.docstrings import DocstringSource
-
-    return DocstringSource(rest, options)
-
-
-KINDS: dict[str, Callable[[str, str, SourceOptions], Source]] = {
-    "text": _open_files,
-    "jsonl": _open_files,
-    "parquet": _open_files,
-    "hf": _open_hf,
-    "tfds": _open_tfds,
-    "docstrings": _open_docstrings,
+KINDS: dict[str, Callable[[str, SourceOptions], Source]] = {
+    "text": partial(FileSource, "text"),
+    "jsonl": partial(FileSource, "jsonl"),
+    "parquet": partial(FileSource, "parquet"),
+    "hf": HuggingFaceSource,
+    "tfds": TfdsSource,
+    "docstrings": DocstringSource,
 }
 
 
@@ -157,4 +34,4 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     if not colon:
         known = ", ".join(sorted(KINDS))
         raise UserError(f"source {spec!r} names no kind; write KIND:WHERE with one of: {known}")
-    return KINDS[choose("kind of source", kind, KINDS)](kind, rest, options or SourceOptions())
+    return KINDS[choose("kind of source", kind, KINDS)](rest, options or SourceOptions())

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from condenser_jax.data import files
-from condenser_jax.data.sources import SourceOptions, open_source
+from condenser_jax.data.documents import SourceOptions
+from condenser_jax.data.sources import open_source
 from condenser_jax.errors import UserError
 
 
