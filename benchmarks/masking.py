@@ -10,16 +10,14 @@ appends one line of JSON to the output.
 """
 
 import argparse
-import json
-import platform
 import random
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import record
 
 from condenser_jax.data.batches import SpanBatches
 from condenser_jax.data.store import Spans
@@ -27,7 +25,7 @@ from condenser_jax.data.vocabulary import Vocabulary
 
 LENGTH, MASK_RATE, SPECIALS = 128, 0.15, 5
 NUM_SPANS, VOCABULARY_SIZE, CONTINUING_SHARE = 50_000, 30_522, 0.25
-OUTPUT = Path(__file__).parent.parent / "docs" / "benchmarks" / "masking.jsonl"
+OUTPUT = record.FOLDER / "masking.jsonl"
 
 
 def synthetic_vocabulary() -> Vocabulary:
@@ -118,14 +116,6 @@ def measure(spans: Spans, batch_sizes: list[int]) -> dict:
     return {**figures, "masking_rate": round(float(batch["masked_weights"].sum() / body_tokens), 5)}
 
 
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=OUTPUT)
@@ -138,17 +128,7 @@ def main() -> None:
         loop = figures["loop_spans_per_second"][size]
         print(f"{size:>6} {ours:>12,} {loop:>9,} {ours / loop:>6.1f}")
     print(f"masked: {figures['masking_rate']:.2%} of the tokens between [CLS] and [SEP]")
-    record = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": cpu_model(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "length": LENGTH,
-        **figures,
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with open(arguments.output, "a") as file:
-        file.write(json.dumps(record) + "\n")
+    record.append(arguments.output, {"numpy": np.__version__, "length": LENGTH, **figures})
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ resident set of that process, and of the largest of its workers.
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -20,8 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import record
+
 MEGABYTE = 1_000_000
 
 
@@ -39,17 +37,7 @@ def main() -> None:
             rows.append({"megabytes": megabytes} | in_own_process(corpus, arguments.workers))
             corpus.unlink()
             report(rows[-1])
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "workers": arguments.workers,
-        "python": platform.python_version(),
-        "sizes": rows,
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with open(arguments.output, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    record.append(arguments.output, {"workers": arguments.workers, "sizes": rows})
 
 
 def parse() -> argparse.Namespace:
@@ -57,8 +45,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[3, 50, 200])
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    default = ROOT / "docs" / "benchmarks" / "prepare.jsonl"
-    parser.add_argument("--output", type=Path, default=default)
+    parser.add_argument("--output", type=Path, default=record.FOLDER / "prepare.jsonl")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # the corpus that this process prepares
     return parser.parse_args()
 
