@@ -66,7 +66,8 @@ class Condenser:
             copy = [layers[f"layer_{first + j}"] for j in range(self.options.head_layers)]
             head = {f"layer_{j}": jax.tree.map(jnp.copy, layer) for j, layer in enumerate(copy)}
         else:
-            hidden = jnp.zeros((1, 1, self.config.hidden_size))
+            dtype = jnp.dtype(self.compute.dtype)  # a scan refuses to change it on the way
+            hidden = jnp.zeros((1, 1, self.config.hidden_size), dtype)
             head = self.head.init(keys[1], hidden, jnp.ones((1, 1), jnp.int32))["params"]
         return params | {"condenser_head": head}
 
@@ -158,6 +159,10 @@ def check_head(config: BackboneConfig, early_layer: int, options: CondenserConfi
     if options.head_layers < 1:
         raise UserError(
             f"objective.head_layers is {options.head_layers}; a head has at least 1 layer."
+        )
+    if options.head_warmup_steps < 0:
+        raise UserError(
+            f"objective.head_warmup_steps is {options.head_warmup_steps}; expected 0 (none) or more."
         )
     if options.head_init == "late" and options.head_layers > config.num_layers - early_layer:
         raise UserError(

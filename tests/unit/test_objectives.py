@@ -133,6 +133,7 @@ def test_groups_that_the_same_phases_train_are_one_player():
         ({"early_layer": 2}, r"early_layer 2 is out of range for a backbone of 2 layers; use 0"),
         ({"early_layer": -1}, r"early_layer -1 is out of range"),
         ({"head_layers": 0}, r"head_layers is 0; a head has at least 1 layer"),
+        ({"head_warmup_steps": -3}, r"head_warmup_steps is -3; expected 0 \(none\) or more"),
         ({"head_init": "lat"}, r"unknown objective.head_init 'lat'; did you mean 'late'\?"),
         (
             {"head_init": "late", "head_layers": 2},
@@ -218,3 +219,19 @@ def test_a_mean_of_micro_batch_means_is_not_the_gradient():
 
 def _count(batch) -> dict[str, np.ndarray]:
     return {"masked": batch["masked_weights"].sum()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_made_and_differentiated_in_the_form_of_accelerators(method):
+    backbone = tiny_backbone(num_layers=4)
+    compute = ComputeConfig(dtype="bfloat16", scan_layers=True, remat=True)
+    objective = METHODS[method].build(backbone, compute, METHODS[method].options())
+    batch = masked_batch(backbone)
+    dropout = Dropout(np.array([1, 2], np.uint32), np.arange(4, dtype=np.int32))
+
+    def loss(params):
+        return objective.losses(params, {}, batch, objective.counts(batch), dropout)["train"].value
+
+    params = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
+    gradients = jax.eval_shape(jax.grad(loss), params)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, gradients))} == {np.dtype(np.float32)}
