@@ -1,5 +1,6 @@
 """What a source yields and how it is read: documents, options, broken records."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +10,7 @@ from condenser_jax.errors import UserError, choose
 TEXT_LAYOUTS = ("lines", "paragraphs")
 EARLY_CHECK = 1000  # records after which too many broken ones end the run without reading the rest
 SHOWN_BAD_RECORDS = 5
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can write one, UTF-8 cannot
 
 
 class Document(NamedTuple):
@@ -94,6 +96,9 @@ def field_text(record: Any, field: str, place: str, bad: BadRecords) -> str | No
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     if isinstance(value, str):
+        if not value.isascii() and LONE_SURROGATE.search(value):
+            bad.skip(place, f"field {field!r} holds half a character (a lone surrogate)")
+            return None
         bad.accept()
         return value
     if field not in record:

@@ -71,11 +71,52 @@ def open_binary(path: str) -> IO[bytes]:
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.endswith(".zst"):
         try:
-            import zstandard
+            import zstandard  # noqa: F401
         except ImportError as error:
             raise UserError(f"{path} is compressed by zstandard; pip install zstandard") from error
-        return io.BufferedReader(zstandard.open(path, "rb"))
+        return io.BufferedReader(_Zstandard(path))  # type: ignore[return-value]
     return open(path, "rb")
+
+
+class _Zstandard(io.RawIOBase):
+    """The text of a file of zstandard frames; raises EOFError where it is damaged or cut off.
+
+    The package's own reader takes a file that was cut off for a whole one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")
+        self._frame: Any = None  # under way; None between two frames
+        self._rest, self._ready = b"", b""  # not yet decompressed; not yet read
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            block = self._rest or self._file.read(SNIFFED_BYTES)
+            if not block and self._frame:
+                raise EOFError("it ends within a frame")
+            if not block:
+                return 0
+            self._decompress(block)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def _decompress(self, block: bytes) -> None:
+        import zstandard
+
+        frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+        try:
+            self._ready = frame.decompress(block)
+        except zstandard.ZstdError as error:
+            raise EOFError(str(error)) from error
+        self._rest, self._frame = (frame.unused_data, None) if frame.eof else (b"", frame)
 
 
 def refuse_binary(path: str) -> None:
@@ -133,7 +174,7 @@ def read_jsonl(path: str, name: str, options: SourceOptions, bad: BadRecords) ->
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             bad.skip(place, f"is not JSON: {error}")
             continue
         text = field_text(record, options.text_field, place, bad)
@@ -156,8 +197,16 @@ def read_parquet(path: str, name: str, options: SourceOptions, bad: BadRecords) 
         raise UserError(
             f"{path} has no field {options.text_field!r}; its fields are: {fields}; set text_field"
         )
+    batches = file.iter_batches(batch_size=1024, columns=[options.text_field])
     row = 0
-    for batch in file.iter_batches(batch_size=1024, columns=[options.text_field]):
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} cannot be read: {reason}; is it complete?") from error
+        if batch is None:
+            return
         for record in batch.to_pylist():
             row += 1
             text = field_text(record, options.text_field, f"{name}:{row}", bad)

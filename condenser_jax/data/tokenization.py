@@ -22,6 +22,7 @@ MIN_VOCAB_SIZE = 64
 MIN_ALPHABET = 26
 PIECES_PER_CHARACTER = 16  # the alphabet, and its continuations, may take an eighth
 TRAINING_CHARACTERS = 200_000_000  # later text adds hardly a piece, only hours and memory
+LONGEST_WORD = 100  # a WordPiece makes [UNK] of longer ones; training on a few takes minutes
 
 
 def train_wordpiece(
@@ -68,7 +69,8 @@ def _normalise(texts: Iterable[str], spool: Path, lowercase: bool, limit: int) -
     left = TRAINING_CHARACTERS
     with open(spool, "w", encoding="utf-8") as file:
         for text in texts:
-            line = " ".join(normalise(text).split())
+            words = normalise(text).split()
+            line = " ".join(word for word in words if len(word) <= LONGEST_WORD)
             characters.update(line)
             file.write(line + "\n")
             left -= len(line)
@@ -142,7 +144,7 @@ def load_tokenizer(path_or_id: str | os.PathLike[str]) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path_or_id))
+        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path_or_id), trust_remote_code=False)
     except Exception as error:  # OSError, ValueError, and what the hub's client raises
         raise UserError(
             f"no tokenizer at {os.fspath(path_or_id)!r}: expected a directory with tokenizer.json, "

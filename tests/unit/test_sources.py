@@ -218,3 +218,39 @@ def test_a_large_file_is_known_by_blocks_from_its_start_to_its_end(tmp_path, mon
 
     assert len({known_with_a_change_at(place) for place in (0, 9, 200, 999)}) == 4
     assert known_with_a_change_at(100) == known_with_a_change_at(101)  # between two blocks
+
+
+def test_a_zstandard_file_that_is_cut_off_or_damaged_is_named(tmp_path):
+    zstandard = pytest.importorskip("zstandard")
+    packed = zstandard.ZstdCompressor().compress(b'{"text": "one"}\n' * 9)
+    two_frames = packed + packed
+    (tmp_path / "two.jsonl.zst").write_bytes(two_frames)
+    assert len(texts(f"jsonl:{tmp_path}/two.jsonl.zst")) == 18
+    for name, content in (("cut", two_frames[:-3]), ("damaged", b"hello")):
+        (tmp_path / f"{name}.jsonl.zst").write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}.jsonl.zst cannot be read: .*; is it complete?"):
+            texts(f"jsonl:{tmp_path}/{name}.jsonl.zst")
+
+
+def test_json_that_no_text_can_hold_is_a_broken_record(tmp_path):
+    lines = ['{"text": "fine"}'] * 3 + ['{"text": "half \\ud800"}', "[" * 200_000]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    source = open_source(f"jsonl:{tmp_path}/a.jsonl", SourceOptions(bad_share=0.5))
+    assert [d.text for d in source.documents()] == ["fine"] * 3
+    assert source.bad.bad == 2 and "a.jsonl:4 field 'text' holds half a character" in (
+        source.bad.first[0]
+    )
+
+
+def test_a_parquet_file_that_is_damaged_inside_is_named(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": [f"text {i} " * 20 for i in range(500)]}), path)
+    content = bytearray(path.read_bytes())
+    middle = slice(len(content) // 3, len(content) // 3 + 400)
+    content[middle] = bytes(byte ^ 0xFF for byte in content[middle])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="a.parquet cannot be read: .*; is it complete?"):
+        texts(f"parquet:{path}")

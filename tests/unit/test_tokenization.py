@@ -75,3 +75,9 @@ def test_nothing_can_be_trained_on_nothing(tmp_path):
         UserError, match="vocab_size 10 is too small for a WordPiece; use 64 or more"
     ):
         train_wordpiece(TEXTS, 10, tmp_path, 64)
+
+
+def test_a_word_of_a_million_characters_does_not_hold_up_training(tmp_path):
+    plain = train_wordpiece(TEXTS, 120, tmp_path / "plain", max_length=64)
+    junk = train_wordpiece([*TEXTS, "x" * 1_000_000], 120, tmp_path / "junk", max_length=64)
+    assert (junk / "vocab.txt").read_text("utf-8") == (plain / "vocab.txt").read_text("utf-8")
