@@ -6,7 +6,9 @@ the caller may hold threads of jax or of a tokenizer.
 """
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,8 +22,17 @@ R = TypeVar("R")
 ITEMS_PER_WORKER = 4
 
 
+def _follow_the_parent() -> None:
+    """Ends this process with its parent: one that is killed cannot tell its workers to stop."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _start(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, without traces
+    threading.Thread(target=_follow_the_parent, daemon=True).start()
     if initializer is not None:
         initializer(*initargs)
 
