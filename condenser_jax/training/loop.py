@@ -183,7 +183,7 @@ class Loop:
         if saves or done % run.log_every == 0:
             self._log(done)
         with self._clock.paused():
-            if (last or done % run.eval_every == 0) and not stopping:
+            if last or (done % run.eval_every == 0 and not stopping):
                 self._evaluate(done)
             if saves:
                 self._save(done)

@@ -28,6 +28,7 @@ FREE_KEYS = (
     "training.tensorboard",
     "training.wandb",
     "training.profile",
+    "evaluation.batch_size",
 )
 ABSENT = "absent"
 

@@ -154,3 +154,8 @@ def test_hooks_hear_means_of_their_window_and_the_end(tmp_path):
     assert [step for step, _ in recorder.logs] == [2, 4, 6]
     assert {"maximise/loss", "minimise/loss"} <= set(recorder.logs[0][1])
     assert recorder.ended
+
+
+def test_a_stop_at_the_last_step_is_no_reason_to_skip_the_last_evaluation(tmp_path):
+    loop = go(toy_run(ONE_TO_ONE, 6), tmp_path, stop_after=6)
+    assert loop.history["evaluated"] == 6
