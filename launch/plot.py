@@ -5,12 +5,14 @@
 One panel per metric of metrics.jsonl, one colour per run; the last values stand at the right.
 """
 
+import sys
 from pathlib import Path
 
-from absl import flags
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from condenser_jax import command, plotting
-from condenser_jax.errors import UserError
+from absl import flags  # noqa: E402
+
+from condenser_jax import command  # noqa: E402
 
 WORKDIR = flags.DEFINE_multi_string("workdir", [], "work directory of a run; repeat for several")
 OUTPUT = flags.DEFINE_string("output", "curves.png", "the PNG to write")
@@ -19,6 +21,9 @@ METRICS = flags.DEFINE_string("metrics", "", "regular expression of names to dra
 
 def main() -> None:
     """Reads the runs, draws them, and says where."""
+    from condenser_jax import plotting
+    from condenser_jax.errors import UserError
+
     if not WORKDIR.value:
         raise UserError("--workdir is missing; name the work directory of a run, or several")
     names = [Path(workdir).resolve().name for workdir in WORKDIR.value]
