@@ -31,6 +31,7 @@ from condenser_jax.training.workdir import (
     Workdir,
     check_workdir,
     cut_metrics,
+    held,
     open_workdir,
     write_json,
 )
@@ -58,6 +59,14 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
     check_workdir(path, stored)
     built = build(config)
     workdir = open_workdir(path, stored, built.corpus.hashes)
+    with held(workdir):
+        return workdir, _run(config, built, workdir, stored, began)
+
+
+def _run(
+    config: RunConfig, built: Built, workdir: Workdir, stored: dict[str, Any], began: float
+) -> dict[str, Any]:
+    """The run itself, in a work directory that is ours alone; returns what evaluations found."""
     _write_companions(workdir, built)
     for line in (*built.notes, *describe_run(built.run)):
         log.info("%s", line)
@@ -80,7 +89,7 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
         loop.train(start, began)
         checkpoints.wait()
     write_json(workdir.result, loop.history)
-    return workdir, loop.history
+    return loop.history
 
 
 def _start(built: Built, checkpoints: Checkpoints, workdir: Workdir) -> tuple[int, Any, dict]:

@@ -5,9 +5,11 @@ A second signal of the same kind leaves at once, whatever is going on.
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import jax
 
@@ -19,12 +21,18 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.interrupted = False
 
     def agreed(self, step: int) -> bool:
         """Whether to stop after `step`. On several hosts all must ask at every step, and all agree.
 
+        Raises KeyboardInterrupt once more after a Ctrl-C: Python drops the first one where it falls
+        into a callback, such as jax's of the garbage collector.
+
         There jax.distributed has taken SIGTERM over: it tells every host a common step to stop at.
         """
+        if self.interrupted:
+            raise KeyboardInterrupt
         if jax.distributed.is_initialized():
             from jax.experimental import multihost_utils
 
@@ -32,10 +40,16 @@ class StopRequest:
         return self.requested
 
 
+def _report_unraisable(dropped: Any) -> None:
+    """Python's own report of an exception in a callback, but for a Ctrl-C, which is not lost."""
+    if not isinstance(dropped.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+
+
 @contextmanager
 def graceful_stop() -> Iterator[StopRequest]:
     """Handles SIGTERM and Ctrl-C within the block; the former handlers return. Main thread only."""
-    request, interrupted = StopRequest(), False
+    request = StopRequest()
 
     def terminate(number: int, frame: FrameType | None) -> None:
         if request.requested:
@@ -44,18 +58,19 @@ def graceful_stop() -> Iterator[StopRequest]:
         request.requested = True
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
+        if request.interrupted:
             os._exit(EXIT_INTERRUPTED)
-        interrupted = True
+        request.interrupted = True
         raise KeyboardInterrupt
 
     handlers = {signal.SIGINT: interrupt}
     if not jax.distributed.is_initialized():
         handlers[signal.SIGTERM] = terminate
     former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    former_hook, sys.unraisablehook = sys.unraisablehook, _report_unraisable
     try:
         yield request
     finally:
+        sys.unraisablehook = former_hook
         for number, handler in former.items():
             signal.signal(number, handler)

@@ -4,9 +4,11 @@ A run that is started again goes on only if its configuration and its data are t
 change nothing of what is learned may differ.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ FREE_KEYS = (
     "evaluation.batch_size",
 )
 ABSENT = "absent"
+OURS_BEFORE_THE_START = ("data_hashes", "tokenizer", "card", "facts", "lock")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class Workdir:
     @property
     def card(self) -> Path:
         return self.root / "card.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
 
     @property
     def facts(self) -> Path:
@@ -105,6 +112,7 @@ def open_workdir(
 def check_workdir(path: str | Path, config: Mapping[str, Any]) -> None:
     """Raises UserError as `open_workdir` does, as far as can be told without the data."""
     workdir = Workdir(Path(path))
+    _check_writable(workdir)
     if workdir.config.is_file():
         _check_config(workdir, _as_json(config))
     else:
@@ -144,9 +152,43 @@ def cut_metrics(path: Path, offset: int) -> None:
         os.truncate(path, offset)  # one system call: a kill comes before it or after it
 
 
+def _check_writable(workdir: Workdir) -> None:
+    """Raises UserError before hours of preparation, not after them."""
+    place = workdir.root.absolute()
+    while not place.exists() and place != place.parent and not os.path.isfile(place.parent):
+        place = place.parent
+    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"work directory {workdir.root} cannot be written: {place} is read-only; "
+            "name another --workdir"
+        )
+    if not place.exists():
+        raise UserError(
+            f"work directory {workdir.root} cannot be made: {place.parent} is a file; "
+            "name another --workdir"
+        )
+
+
+@contextmanager
+def held(workdir: Workdir) -> Iterator[None]:
+    """Keeps a second run out of the work directory; raises UserError if there is a first one.
+
+    The lock dies with the process that holds it, however that ends.
+    """
+    with open(workdir.lock, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"work directory {workdir.root} is in use by another process; wait for its end "
+                "or name another --workdir"
+            ) from error
+        yield
+
+
 def _check_empty(workdir: Workdir) -> None:
     """Raises UserError for files that are not left from a start that was cut off."""
-    ours = {getattr(workdir, name).name for name in ("data_hashes", "tokenizer", "card", "facts")}
+    ours = {getattr(workdir, name).name for name in OURS_BEFORE_THE_START}
     ours |= {f"{name}.half" for name in [*ours, workdir.config.name]}
     if workdir.root.exists() and not workdir.root.is_dir():
         raise UserError(f"work directory {workdir.root} is a file; name another --workdir")

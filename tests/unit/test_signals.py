@@ -23,6 +23,18 @@ def test_control_c_interrupts():
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_control_c_that_falls_into_a_callback_is_not_lost(capsys):
+    class Swallows:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with graceful_stop() as stop:
+        Swallows()  # Python drops what is raised here, and would report it
+        with pytest.raises(KeyboardInterrupt):
+            stop.agreed(1)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_former_handlers_return():
     former = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with graceful_stop():

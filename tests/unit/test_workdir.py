@@ -111,3 +111,21 @@ def test_metrics_that_are_shorter_are_left(tmp_path):
     path.write_text("{}\n")
     workdir.cut_metrics(path, 10)
     assert path.read_text() == "{}\n"
+
+
+def test_a_work_directory_takes_one_run_at_a_time(run):
+    with workdir.held(run):
+        with pytest.raises(UserError, match="is in use by another process; wait for its end or"):
+            with workdir.held(run):
+                pass
+    with workdir.held(run):
+        workdir.open_workdir(run.root, CONFIG, HASHES)
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_the_door(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made: .*file is a file; name another"):
+        workdir.check_workdir(tmp_path / "file" / "run", CONFIG)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="cannot be written: .* is read-only; name another"):
+        workdir.check_workdir(tmp_path / "deep" / "run", CONFIG)
