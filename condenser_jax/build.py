@@ -120,6 +120,9 @@ def backbone_config(
 def backbone_from_scratch(model: ModelConfig, corpus: Corpus) -> BackboneConfig:
     """The architecture that the section `model` describes, with the corpus' vocabulary."""
     choose("model.model_type", model.model_type, MODEL_TYPES)
+    for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions"):
+        if getattr(model, name) < 1:
+            raise UserError(f"model.{name} is {getattr(model, name)}; expected at least 1.")
     if model.hidden_size % model.num_heads:
         raise UserError(
             f"model.hidden_size {model.hidden_size} is not divisible by model.num_heads "
@@ -219,6 +222,10 @@ def _check_rhythm(config: RunConfig) -> None:
         value = getattr(config.training, name)
         if value < 1:
             raise UserError(f"training.{name} is {value}; expected at least 1.")
+    if not 0 < config.data.mask_rate < 1:
+        raise UserError(
+            f"data.mask_rate is {config.data.mask_rate}; expected a share between 0 and 1."
+        )
     if len(config.training.profile) not in (0, 2):
         raise UserError(
             f"training.profile is {config.training.profile}; expected (first, last) step, or () "

@@ -36,6 +36,8 @@ from condenser_jax.errors import (
 )
 
 CONFIG = "config"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 flags.disclaim_key_flags()  # --help shows what is declared here among the flags of the command
 
 
@@ -81,11 +83,21 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str]:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED, "interrupted"
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" while writing {error.filename}" if error.filename else ""
-            return EXIT_USER_ERROR, f"error: disk full{where}; free some space and start again"
-        return EXIT_FAILURE, traceback.format_exc()
+        mistake = _mistake_of_the_system(error) if isinstance(error, OSError) else ""
+        return (EXIT_USER_ERROR, mistake) if mistake else (EXIT_FAILURE, traceback.format_exc())
     return EXIT_DONE, ""
+
+
+def _mistake_of_the_system(error: OSError) -> str:
+    """What to say of a full disk or a place that may not be written; "" for any other error."""
+    # shutil collects the errors of several files into one that has their texts alone.
+    is_full = error.errno in FULL or any(f"[Errno {number}]" in str(error) for number in FULL)
+    if is_full:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"error: disk full{where}; free some space and start again"
+    if error.errno in FORBIDDEN and error.filename:
+        return f"error: {error.filename} cannot be used: {error.strerror}; name another place"
+    return ""
 
 
 def _has_peers() -> bool:
@@ -103,11 +115,12 @@ class _Lines(logging.Formatter):
 
 
 def set_up_logging() -> None:
-    """Shows what `condenser_jax` logs as plain lines on stderr, and silences absl and orbax.
+    """Shows what `condenser_jax` logs as plain lines on stderr, and silences absl, asyncio, orbax.
 
     Their errors reach us as exceptions as well, which say it in one line.
     """
     absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # orbax's futures, on a full disk
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines())
     logger = logging.getLogger("condenser_jax")

@@ -15,6 +15,7 @@ from condenser_jax.errors import UserError, choose
 from condenser_jax.training.optimizers import OptimizerConfig
 
 Section = TypeVar("Section")
+MAX_SEED = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,10 @@ def read_config(config: Mapping[str, Any], objectives: Mapping[str, type]) -> Ru
         raise UserError(f"objective.name is missing; known: {', '.join(sorted(objectives))}")
     method = objectives[choose("objective", options["name"], objectives)]
     objective: Any = read_section(method, options, "objective")
-    return RunConfig(seed=int(config.get("seed", 0)), objective=objective, **sections)
+    seed = _checked(config.get("seed", 0), int, "seed")
+    if not 0 <= seed < MAX_SEED:
+        raise UserError(f"seed is {seed}; expected 0 to {MAX_SEED - 1}.")
+    return RunConfig(seed=seed, objective=objective, **sections)
 
 
 def read_section(section: type[Section], values: Mapping[str, Any], name: str) -> Section:

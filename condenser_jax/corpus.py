@@ -157,6 +157,12 @@ def heldout_evaluation(
             f"{data.heldout_share:g}), so nothing can be evaluated; raise it or "
             "give more documents."
         )
+    if not any(batch["masked_weights"].any() for batch in masked):
+        raise UserError(
+            f"no word of what is held out of {data.source!r} is short enough to be masked; text "
+            "without spaces is one word to a byte-level BPE: use a WordPiece (data.tokenizer='' "
+            "trains one), or raise data.mask_rate."
+        )
     known = np.concatenate(copied)
     figures = [
         masked_lm_evaluator(objective.predict["masked_lm"], masked, known, corpus.unigram, mesh)

@@ -74,7 +74,7 @@ def open_binary(path: str) -> IO[bytes]:
             import zstandard  # noqa: F401
         except ImportError as error:
             raise UserError(f"{path} is compressed by zstandard; pip install zstandard") from error
-        return io.BufferedReader(_Zstandard(path))  # type: ignore[return-value]
+        return io.BufferedReader(_Zstandard(path))
     return open(path, "rb")
 
 

@@ -162,7 +162,8 @@ def check_head(config: BackboneConfig, early_layer: int, options: CondenserConfi
         )
     if options.head_warmup_steps < 0:
         raise UserError(
-            f"objective.head_warmup_steps is {options.head_warmup_steps}; expected 0 (none) or more."
+            f"objective.head_warmup_steps is {options.head_warmup_steps}; "
+            "expected 0 (none) or more."
         )
     if options.head_init == "late" and options.head_layers > config.num_layers - early_layer:
         raise UserError(

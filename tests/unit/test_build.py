@@ -130,6 +130,8 @@ def test_a_head_copied_from_the_late_layers_equals_them(config):
         ({"objective": {"head_init": "lat"}}, r"did you mean 'late'"),
         ({"objective": {"head_init": "late"}}, r"copies 2 late layers, but there are only 1"),
         ({"model": {"num_heads": 3}}, r"hidden_size 16 is not divisible by model.num_heads 3"),
+        ({"model": {"num_heads": 0}}, r"model.num_heads is 0; expected at least 1"),
+        ({"data": {"mask_rate": -1.0}}, r"data.mask_rate is -1.0; expected a share between 0"),
         ({"model": {"model_type": "albert"}}, r"unknown model.model_type 'albert'"),
         ({"model": {"hidden_dropout": 1.0}}, r"model.hidden_dropout is 1.0; expected a share"),
         ({"model": {"max_positions": 8}}, r"max_length 16 is longer than the 8 positions"),
@@ -185,3 +187,13 @@ def test_a_mixture_is_read_from_one_string(text, expected):
 def test_a_broken_mixture_is_refused(text, message):
     with pytest.raises(UserError, match=message):
         parse_mixture(text)
+
+
+def test_text_in_which_no_word_can_be_masked_is_refused(config, tmp_path):
+    rng = np.random.default_rng(0)
+    words = ("".join(rng.choice(list("abcdefghij"), 20)) for _ in range(200))
+    (tmp_path / "long.txt").write_text("\n".join(words))
+    with pytest.raises(
+        UserError, match="no word of what is held out .* is short enough to be masked"
+    ):
+        build(config(data={"source": f"text:{tmp_path}/long.txt", "mask_rate": 0.01}))

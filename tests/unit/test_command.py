@@ -15,7 +15,7 @@ from condenser_jax import environment
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
-import errno, json, os, sys
+import errno, json, os, shutil, sys
 from absl import flags
 from condenser_jax import command
 from condenser_jax.errors import Preempted, RunFailed, UserError
@@ -30,6 +30,8 @@ OUTCOMES = {
     "preempted": lambda: fail(Preempted("saved at step 7")),
     "interrupted": lambda: fail(KeyboardInterrupt()),
     "disk": lambda: fail(OSError(errno.ENOSPC, "No space left on device", "ids.bin")),
+    "disk of a copy": lambda: fail(shutil.Error([("a", "b", "[Errno 28] No space left")])),
+    "read-only": lambda: fail(OSError(errno.EROFS, "Read-only file system", "a.png")),
     "workdir": lambda: print(command.default_workdir()),
     "bug": lambda: fail(RuntimeError("nobody foresaw this")),
 }
@@ -71,6 +73,16 @@ CASES = {
         ["--outcome=disk"],
         2,
         "error: disk full while writing ids.bin; free some space and start again",
+    ),
+    "disk of a copy": (
+        ["--outcome=disk of a copy"],
+        2,
+        "error: disk full; free some space and start again",
+    ),
+    "read-only": (
+        ["--outcome=read-only"],
+        2,
+        "error: a.png cannot be used: Read-only file system; name another place",
     ),
     "key": (
         ["--config.optimizer.lrr=1"],
@@ -190,6 +202,7 @@ command.set_up_logging()
 logging.getLogger("condenser_jax.training").info("mesh %s", "data=8")
 logging.getLogger("condenser_jax.data").warning("3 broken lines")
 absl_logging.warning("chatter")
+logging.getLogger("asyncio").error("a future whose exception nobody fetched")
 absl_logging.error("what an exception will say")
 """
     done = subprocess.run(

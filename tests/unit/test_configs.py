@@ -213,3 +213,9 @@ def test_every_key_can_be_overridden_on_the_command_line():
         for key in content
     }
     assert known <= stated
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_hash_takes_is_refused(seed):
+    config = load() | {"seed": seed}
+    assert refusal(config) == f"seed is {seed}; expected 0 to 4294967295."
