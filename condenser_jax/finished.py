@@ -90,7 +90,10 @@ def model_facts(run: Finished, licence: str) -> Facts:
             "weight decay": optimizer.weight_decay,
             "seed": run.config.seed,
         },
-        evaluation={name: round(value, 4) for name, value in history.get("last", {}).items()},
+        evaluation={
+            "after step": history.get("evaluated", 0),  # not always that of the checkpoint
+            **{name: round(value, 4) for name, value in history.get("last", {}).items()},
+        },
         versions=run.facts["versions"],
     )
 

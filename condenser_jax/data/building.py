@@ -105,7 +105,7 @@ def _refuse_empty(config: PrepareConfig, splits: dict[str, SplitCounts]) -> None
     if config.heldout_share > 0 and documents[HELDOUT] == 0:
         raise UserError(
             f"none of {documents[TRAIN]} documents was held out at heldout_share "
-            f"{config.heldout_share:g}; raise it, or set it to 0 to train without held-out text"
+            f"{config.heldout_share:g}; raise it or give more documents"
         )
 
 

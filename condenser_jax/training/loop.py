@@ -141,8 +141,8 @@ class Loop:
         gradient is not finite.
         """
         run = self.run
-        if start == 0:
-            self._evaluate(0)
+        if start % run.eval_every == 0 and self.history.get("evaluated") != start:
+            self._evaluate(start)  # also where a stop request left no time for it
         rows = local_rows(run.batches.batch_size, run.mesh)
         loader = load_batches(run.batches, rows, start, run.steps, threads=run.threads)
         try:

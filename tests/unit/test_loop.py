@@ -2,6 +2,7 @@
 failures.
 """
 
+import dataclasses
 import time
 
 import jax
@@ -159,3 +160,17 @@ def test_hooks_hear_means_of_their_window_and_the_end(tmp_path):
 def test_a_stop_at_the_last_step_is_no_reason_to_skip_the_last_evaluation(tmp_path):
     loop = go(toy_run(ONE_TO_ONE, 6), tmp_path, stop_after=6)
     assert loop.history["evaluated"] == 6
+
+
+def test_an_evaluation_that_a_stop_left_out_is_made_up_for_on_resuming(tmp_path):
+    class Evaluations(Recorder):
+        def on_eval(self, step, metrics):
+            self.logs.append(("evaluated", step))
+
+    run = dataclasses.replace(toy_run(ONE_TO_ONE, 12), eval_every=4)
+    recorder = Evaluations()
+    with pytest.raises(Preempted):
+        go(run, tmp_path, stop_after=run.eval_every, hooks=[recorder])
+    go(run, tmp_path, hooks=[recorder])
+    evaluated = [step for kind, step in recorder.logs if kind == "evaluated"]
+    assert evaluated == list(range(0, 13, run.eval_every))
