@@ -24,6 +24,7 @@ from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.load import Checkpoint, check_vocabulary, load_checkpoint
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.models.dropout import MAX_ATTENTION_LENGTH, MAX_HEADS
 from condenser_jax.objectives.base import Objective, check_accumulation
 from condenser_jax.training.flops import train_flops_per_token
 from condenser_jax.training.loop import Run
@@ -52,8 +53,8 @@ def build(config: RunConfig) -> Built:
     training = config.training
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     check_batch(training.batch_size, mesh, training.accumulate)
-    check_batch(config.evaluation.batch_size, mesh)
-    _check_rhythm(config)
+    check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
+    _check_values(config)
     checkpoint = load_checkpoint(config.model.init) if config.model.init else None
     corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
     backbone = backbone_config(config, corpus, checkpoint)
@@ -62,7 +63,7 @@ def build(config: RunConfig) -> Built:
     objective = method.build(backbone, compute, config.objective)
     check_accumulation(objective, training.accumulate)
     loaded, notes = initial_groups(objective, checkpoint, config)
-    if checkpoint is None and config.model.unigram_bias:
+    if "mlm_head" not in loaded and config.model.unigram_bias:
         objective = start_at_unigram(objective, corpus.unigram)
     batches = span_batches(corpus, config.data, training.batch_size, config.seed)
     run = Run(
@@ -98,6 +99,7 @@ def backbone_config(
     model = config.model
     if checkpoint:
         check_vocabulary(checkpoint.config, corpus.tokenizer)
+        _warn_of_another_tokenizer(checkpoint, corpus)
         backbone = checkpoint.config
     else:
         backbone = backbone_from_scratch(model, corpus)
@@ -113,6 +115,11 @@ def backbone_config(
         raise UserError(
             f"data.max_length {config.data.max_length} is longer than the "
             f"{backbone.max_length} positions of the encoder; use {backbone.max_length} or less."
+        )
+    if backbone.num_heads > MAX_HEADS or config.data.max_length > MAX_ATTENTION_LENGTH:
+        raise UserError(
+            f"{backbone.num_heads} heads at data.max_length {config.data.max_length}: dropout counts "
+            f"at most {MAX_HEADS} heads and {MAX_ATTENTION_LENGTH} positions apart."
         )
     return dataclasses.replace(backbone, **rates)
 
@@ -167,6 +174,8 @@ def initial_groups(
         return {}, [f"weights: {group} from scratch" for group in trained]
     loaded = {group: checkpoint.params[group] for group in trained if group in checkpoint.params}
     notes = [f"weights: {note}" for note in checkpoint.notes]
+    if "mlm_head" in trained and "mlm_head" not in loaded:
+        notes.append("weights: mlm_head random")
     layers = getattr(config.objective, "head_layers", None)
     head = loaded.get("condenser_head")
     if head is not None and layers != len(head):
@@ -209,27 +218,40 @@ def encoder_card(config: RunConfig, corpus: Corpus) -> EncoderCard:
     )
 
 
-def _check_rhythm(config: RunConfig) -> None:
-    for name in (
-        "steps",
-        "batch_size",
-        "accumulate",
-        "log_every",
-        "eval_every",
-        "save_every",
-        "keep",
-    ):
-        value = getattr(config.training, name)
-        if value < 1:
-            raise UserError(f"training.{name} is {value}; expected at least 1.")
+def _warn_of_another_tokenizer(checkpoint: Checkpoint, corpus: Corpus) -> None:
+    own = checkpoint.tokenizer_path
+    if own and tokenizer_hash(own) != tokenizer_hash(corpus.tokenizer_directory):
+        log.warning(
+            "THE TOKENIZER IS NOT THAT OF THE CHECKPOINT (%s): its ids mean other words to these "
+            "weights; leave data.tokenizer empty to use the checkpoint's own.",
+            own,
+        )
+
+
+AT_LEAST_ONE = {
+    "training": "steps batch_size accumulate log_every eval_every save_every keep threads".split(),
+    "evaluation": "spans documents batch_size".split(),
+}
+
+
+def _check_values(config: RunConfig) -> None:
+    for section, names in AT_LEAST_ONE.items():
+        for name in names:
+            value = getattr(getattr(config, section), name)
+            if value < 1:
+                raise UserError(f"{section}.{name} is {value}; expected at least 1.")
     if not 0 < config.data.mask_rate < 1:
         raise UserError(
             f"data.mask_rate is {config.data.mask_rate}; expected a share between 0 and 1."
         )
-    if len(config.training.profile) not in (0, 2):
+    if not config.optimizer.learning_rate > 0:
         raise UserError(
-            f"training.profile is {config.training.profile}; expected (first, last) step, or () "
-            "for no trace."
+            f"optimizer.learning_rate is {config.optimizer.learning_rate}; expected above 0."
+        )
+    profile = config.training.profile
+    if profile and (len(profile) != 2 or not 0 <= profile[0] <= profile[1]):
+        raise UserError(
+            f"training.profile is {profile}; expected (first, last) step, or () for no trace."
         )
 
 

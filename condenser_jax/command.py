@@ -12,10 +12,12 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from absl import app, flags
@@ -71,9 +73,12 @@ def run(main: Callable[[], None]) -> None:
 
 def _outcome(main: Callable[[], None]) -> tuple[int, str]:
     """Calls `main` and returns (exit status, what to say)."""
+    signal.signal(signal.SIGTERM, _stop)  # until a run has something to save
     try:
         parse_flags(sys.argv)
         main()
+    except SystemExit:  # --help has said what there is to say
+        return EXIT_DONE, ""
     except UserError as error:
         return EXIT_USER_ERROR, f"error: {error}"
     except Preempted as stop:
@@ -86,6 +91,10 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str]:
         mistake = _mistake_of_the_system(error) if isinstance(error, OSError) else ""
         return (EXIT_USER_ERROR, mistake) if mistake else (EXIT_FAILURE, traceback.format_exc())
     return EXIT_DONE, ""
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Preempted("stopped as asked; nothing is lost: start the same command again")
 
 
 def _mistake_of_the_system(error: OSError) -> str:

@@ -5,7 +5,6 @@ evaluations.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from condenser_jax.config import DataConfig, EvaluationConfig, RunConfig
 from condenser_jax.data.batches import NumpyBatch, SpanBatches, fixed_batches, unmasked_batches
 from condenser_jax.data.documents import SourceOptions
 from condenser_jax.data.mixture import parse_mixture
+from condenser_jax.data.parallel import usable_cores
 from condenser_jax.data.prepare import PrepareConfig, prepare_mixture
 from condenser_jax.data.store import Prepared, open_prepared, verify
 from condenser_jax.data.tokenization import load_tokenizer
@@ -102,7 +102,7 @@ def prepare_config(config: DataConfig, seed: int, tokenizer: str) -> PrepareConf
         min_tokens=config.min_tokens,
         heldout_share=config.heldout_share,
         seed=seed,
-        workers=config.workers or os.cpu_count() or 1,
+        workers=config.workers or usable_cores(),
         directory=config.directory or str(cache_directory() / "prepared"),
     )
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from condenser_jax.config import RunConfig, read_config
-from condenser_jax.errors import UserError
+from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import EncoderCard, read_card
 from condenser_jax.hf.export import export
 from condenser_jax.hf.model_card import Facts
@@ -33,8 +33,8 @@ class Finished(NamedTuple):
     record: dict[str, Any]
 
 
-def read_run(path: str | Path, step: int | None = None) -> Finished:
-    """Reads the checkpoint `step` (default: the last) of a work directory, parameters only.
+def read_run(path: str | Path, step: str = "last") -> Finished:
+    """Reads a checkpoint of a work directory, parameters only: "last", "best" or a step's number.
 
     Raises UserError if it is no work directory, or has no such checkpoint.
     """
@@ -45,9 +45,7 @@ def read_run(path: str | Path, step: int | None = None) -> Finished:
     backbone = BackboneConfig(**facts["backbone"])
     objective = METHODS[config.objective.name].build(backbone, ComputeConfig(), config.objective)
     with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-        chosen = checkpoints.latest_step if step is None else step
-        if chosen is None:
-            raise UserError(f"{workdir.root} has no checkpoint yet; let the run go on first.")
+        chosen = _chosen_step(checkpoints, step)
         shapes = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = {
@@ -62,7 +60,17 @@ def read_run(path: str | Path, step: int | None = None) -> Finished:
     return Finished(workdir, config, backbone, card, facts, objective, chosen, params, record)
 
 
-def export_run(path: str | Path, output: str | Path, step: int | None, licence: str = "") -> Path:
+def _chosen_step(checkpoints: Checkpoints, step: str) -> int:
+    known = {"last": checkpoints.latest_step, "best": checkpoints.best_step}
+    if step.isdecimal():
+        return int(step)
+    chosen = known[choose("step", step, known)]
+    if chosen is None:
+        raise UserError(f"{checkpoints.directory} has no checkpoint yet; let the run go on first.")
+    return chosen
+
+
+def export_run(path: str | Path, output: str | Path, step: str, licence: str = "") -> Path:
     """Writes the Hugging Face directory of a run's checkpoint; returns it."""
     run = read_run(path, step)
     return export(

@@ -122,10 +122,11 @@ def _hooks(
 
 def _write_companions(workdir: Workdir, built: Built) -> None:
     """Tokenizer and encoder card: with them the work directory explains itself."""
-    if not workdir.tokenizer.is_dir():
+    if not (workdir.is_started and workdir.tokenizer.is_dir()):
         half = workdir.tokenizer.with_name("tokenizer.half")
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(half)
+        for old in (half, workdir.tokenizer):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(old)
         shutil.copytree(built.corpus.tokenizer_directory, half)
         half.rename(workdir.tokenizer)
     write_card(built.card, workdir.card)

@@ -59,7 +59,7 @@ def docstrings() -> ConfigDict:
     config.optimizer = optimizer = ConfigDict()
     optimizer.learning_rate = 2e-3  # the highest, at the end of warm-up
     optimizer.warmup = 0.1  # share of the steps
-    optimizer.decay = "linear"  # to 0; or "cosine", "constant"
+    optimizer.decay = "trapezoid"  # falls in the last fifth; or linear, cosine, constant
     optimizer.weight_decay = 0.01  # of kernels and embeddings
     optimizer.b1 = 0.9  # AdamW's memory of the gradient
     optimizer.b2 = 0.98  # AdamW's memory of its square: short, as the run is
@@ -67,7 +67,7 @@ def docstrings() -> ConfigDict:
     optimizer.clip_norm = 1.0  # of the gradient's global norm
 
     config.training = training = ConfigDict()
-    training.steps = 1800  # of the optimizer
+    training.steps = 2000  # of the optimizer
     training.batch_size = 32  # rows of the global batch
     training.accumulate = 1  # micro-batches per step
     training.log_every = 50  # steps between two lines of progress
@@ -115,7 +115,7 @@ def paper(config: ConfigDict) -> None:
     config.model.update({"hidden_size": 768, "num_layers": 12, "num_heads": 12})
     config.model.update({"intermediate_size": 3072, "initializer_range": 0.02})
     config.model.update({"hidden_dropout": 0.1, "attention_dropout": 0.1})
-    config.optimizer.update({"learning_rate": 1e-4, "b2": 0.999})
+    config.optimizer.update({"learning_rate": 1e-4, "b2": 0.999, "decay": "linear"})
     config.training.update({"steps": 500_000, "batch_size": 1024, "log_every": 100})
     config.training.update({"eval_every": 5_000, "save_every": 5_000})
     config.evaluation.update({"spans": 8192, "documents": 1000, "batch_size": 512})

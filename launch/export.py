@@ -1,6 +1,6 @@
-"""Exports: python launch/export.py --workdir=DIR --output=DIR [--step=N]
+"""Exports: python launch/export.py --workdir=DIR --output=DIR [--step=N|best|last]
 
-Writes a Hugging Face directory of a run's last (or N-th) checkpoint: AutoModel,
+Writes a Hugging Face directory of one of a run's checkpoints, the last if none is named: AutoModel,
 AutoModelForMaskedLM, AutoTokenizer and SentenceTransformer load it.
 """
 
@@ -15,7 +15,7 @@ from condenser_jax import command  # noqa: E402
 
 WORKDIR = flags.DEFINE_string("workdir", None, "work directory of a run of launch/train.py")
 OUTPUT = flags.DEFINE_string("output", None, "directory to write")
-STEP = flags.DEFINE_integer("step", None, "which checkpoint; default: the last")
+STEP = flags.DEFINE_string("step", "last", "which checkpoint: last, best or the number of its step")
 LICENCE = flags.DEFINE_string("licence", "", "SPDX name for the model card")
 
 

@@ -10,7 +10,6 @@ import ast
 import gc
 import hashlib
 import importlib.metadata
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any
 
 from condenser_jax.data.docstring_text import paragraphs
 from condenser_jax.data.documents import BadRecords, Document, SourceOptions
-from condenser_jax.data.parallel import ordered_map
+from condenser_jax.data.parallel import ordered_map, usable_cores
 from condenser_jax.errors import UserError, choose
 
 REQUIREMENTS = (
@@ -166,7 +165,7 @@ class DocstringSource:
     def _parse(self) -> Iterator[Document]:
         files = self._files()
         tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-        workers = min(4, os.cpu_count() or 1) if len(tasks) >= MIN_PARALLEL_TASKS else 1
+        workers = min(4, usable_cores()) if len(tasks) >= MIN_PARALLEL_TASKS else 1
         keys: set[str] = set()
         for documents in ordered_map(read_modules, tasks, workers):
             for document in documents:

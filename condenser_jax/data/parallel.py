@@ -22,6 +22,13 @@ R = TypeVar("R")
 ITEMS_PER_WORKER = 4
 
 
+def usable_cores() -> int:
+    """The processors that this process may use: in a container, fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _follow_the_parent() -> None:
     """Ends this process with its parent: one that is killed cannot tell its workers to stop."""
     parent = multiprocessing.parent_process()

@@ -16,7 +16,8 @@ DECAYED = (
     "kernel",
     "embedding",
 )  # the roles that weight decay shrinks; biases and layer norms are spared
-DECAYS = ("linear", "cosine", "constant")
+DECAYS = ("linear", "cosine", "constant", "trapezoid")
+COOLDOWN = 0.2  # share of the updates in which a trapezoid falls (Zhai et al. 2022)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,9 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     warmup: float = 0.1  # share of a group's updates in which the rate rises from 0
-    decay: str = "linear"  # of the rate after warm-up: "linear" or "cosine" to 0, or "constant"
+    decay: str = (
+        "linear"  # after warm-up: linear, cosine, constant, or trapezoid (falls at the end)
+    )
     weight_decay: float = 0.01
     b1: float = 0.9
     b2: float = 0.999
@@ -42,10 +45,14 @@ def learning_rate_schedule(config: OptimizerConfig, updates: int) -> optax.Sched
         )
     warmup = round(config.warmup * updates)
     rest = max(updates - warmup, 1)
+    falling = min(max(round(COOLDOWN * updates), 1), rest)
     decayed = {
         "linear": lambda: optax.linear_schedule(config.learning_rate, 0.0, rest),
         "cosine": lambda: optax.cosine_decay_schedule(config.learning_rate, rest),
         "constant": lambda: optax.constant_schedule(config.learning_rate),
+        "trapezoid": lambda: optax.linear_schedule(
+            config.learning_rate, 0.0, falling, transition_begin=rest - falling
+        ),
     }[config.decay]()
     if warmup == 0:
         return decayed

@@ -104,8 +104,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises UserError unless each of `accumulate` micro-batches divides over the mesh."""
+def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1, name: str = "batch_size") -> None:
+    """Raises UserError, under the key's `name`, unless each micro-batch divides over the mesh."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     multiple = shards * accumulate
     if batch_size > 0 and batch_size % multiple == 0:
@@ -117,7 +117,7 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
         what += f" x {accumulate} micro-batches"
     below = max(batch_size, 0) // multiple * multiple
     advice = f"{below} or {below + multiple}" if below else f"{multiple}"
-    raise UserError(f"batch_size {batch_size} is not divisible by {what}; use {advice}.")
+    raise UserError(f"{name} {batch_size} is not divisible by {what}; use {advice}.")
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:

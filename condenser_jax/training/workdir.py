@@ -51,6 +51,12 @@ class Workdir:
         return self.root / "data_hashes.json"
 
     @property
+    def is_started(self) -> bool:
+        """Whether there is a configuration and a checkpoint of it: something that could be lost."""
+        saved = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        return self.config.is_file() and any(path.name.isdigit() for path in saved)
+
+    @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
 
@@ -93,13 +99,14 @@ def open_workdir(
       config: the resolved configuration, nested, of JSON's types (tuples count as lists).
       data_hashes: {name: hash} of what is trained on and of frozen sources.
 
-    Raises UserError if the directory holds something else, or a run with another configuration
-    (the keys are named) or other data.
+    A run that has not saved anything yet does not bind its directory. Raises UserError if the
+    directory holds something else, or a run with another configuration (the keys are named) or
+    other data.
     """
     workdir = Workdir(Path(path))
     config, data_hashes = _as_json(config), _as_json(data_hashes)
     check_workdir(path, config)
-    if workdir.config.is_file():
+    if workdir.is_started:
         _check_hashes(workdir, data_hashes)
     else:
         workdir.root.mkdir(parents=True, exist_ok=True)
@@ -113,9 +120,9 @@ def check_workdir(path: str | Path, config: Mapping[str, Any]) -> None:
     """Raises UserError as `open_workdir` does, as far as can be told without the data."""
     workdir = Workdir(Path(path))
     _check_writable(workdir)
-    if workdir.config.is_file():
+    if workdir.is_started:
         _check_config(workdir, _as_json(config))
-    else:
+    elif not workdir.config.is_file():
         _check_empty(workdir)
 
 

@@ -3,6 +3,7 @@
 import random
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from condenser_jax.finished import read_run
 from tests.end_to_end.launching import Started, launch, learned, metrics, smoke
 
 pytestmark = pytest.mark.slow
-LONGER = "--config.training.save_every=5"
 
 
 def assert_same_end(one, other):
@@ -37,8 +37,6 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(finished, cache, tmp_
 
 def random_kill(rng: random.Random) -> signal.Signals:
     """SIGKILL, after a moment that hits steps, logs, evaluations and saves alike."""
-    import time
-
     time.sleep(rng.random() * 0.3)
     return signal.SIGKILL
 
@@ -106,6 +104,13 @@ def test_a_work_directory_of_another_configuration_is_refused(finished, cache):
     assert refused.returncode == 2
     assert "optimizer.learning_rate 0.002 -> 0.5" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_sigterm_before_training_exits_75(cache, tmp_path):
+    run = Started(smoke(tmp_path / "early"), cache)
+    time.sleep(1.0)
+    status, errors = run.send(signal.SIGTERM)
+    assert status == 75 and "nothing is lost" in errors, errors
 
 
 def test_a_changed_data_shard_is_refused(finished, cache, tmp_path):

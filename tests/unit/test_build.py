@@ -1,5 +1,6 @@
 """From a configuration to a run: what fits is built, what does not is one line with the remedy."""
 
+import dataclasses
 import logging
 
 import jax
@@ -142,6 +143,14 @@ def test_a_head_copied_from_the_late_layers_equals_them(config):
             r"batch_size 9 is not divisible by 8",
         ),
         ({"training": {"steps": 0}}, r"training.steps is 0; expected at least 1"),
+        ({"training": {"threads": 0}}, r"training.threads is 0; expected at least 1"),
+        ({"evaluation": {"spans": 0}}, r"evaluation.spans is 0; expected at least 1"),
+        ({"optimizer": {"learning_rate": -1.0}}, r"learning_rate is -1.0; expected above 0"),
+        ({"training": {"profile": [5, 3]}}, r"profile is \(5, 3\); expected \(first, last\) step"),
+        (
+            {"model": {"hidden_size": 130, "num_heads": 65}},
+            r"65 heads .* dropout counts at most 64 heads",
+        ),
         ({"training": {"profile": [3]}}, r"expected \(first, last\) step"),
         ({"optimizer": {"decay": "square"}}, r"unknown optimizer.decay 'square'"),
         ({"optimizer": {"warmup": 2.0}}, r"optimizer.warmup is 2.0; expected a share"),
@@ -152,6 +161,35 @@ def test_what_does_not_fit_is_one_line_with_the_remedy(config, sections, message
     with pytest.raises(UserError, match=message) as caught:
         build(config(**sections))
     assert "\n" not in str(caught.value)
+
+
+def test_a_fresh_mlm_head_on_a_trained_backbone_is_named_and_born_at_the_unigram(
+    config, exported, monkeypatch
+):
+    from condenser_jax import build as module
+
+    complete = module.load_checkpoint(str(exported))
+    headless = dataclasses.replace(
+        complete, params={"backbone": complete.params["backbone"]}, notes=[]
+    )
+    monkeypatch.setattr(module, "load_checkpoint", lambda path: headless)
+    built = build(config(model={"init": str(exported)}, objective={"name": "mlm"}))
+    assert "weights: mlm_head random" in built.notes
+    bias = np.asarray(built.run.initial_state().params["mlm_head"]["bias"])
+    expected = log_unigram(built.corpus.unigram)
+    np.testing.assert_allclose(bias[: len(expected)], expected, rtol=1e-6)
+
+
+def test_another_tokenizer_than_the_checkpoints_is_warned_of(config, exported, tmp_path, caplog):
+    from condenser_jax.data.tokenization import train_wordpiece
+
+    texts = (f"a{i:03d} b{i:03d}" for i in range(40))
+    other = train_wordpiece(texts, 90, tmp_path / "other", 16)
+    logger = logging.getLogger("condenser_jax")
+    logger.propagate = True
+    with caplog.at_level(logging.WARNING, logger="condenser_jax"):
+        build(config(model={"init": str(exported)}, data={"tokenizer": str(other)}))
+    assert "THE TOKENIZER IS NOT THAT OF THE CHECKPOINT" in caplog.text
 
 
 def test_a_head_of_another_depth_is_refused(config, exported):

@@ -189,7 +189,8 @@ def test_what_nobody_foresaw_shows_its_stack_trace(outcomes, name, text):
 
 
 def test_help_names_the_flags_and_needs_no_config(outcomes):
-    text = outcomes["help"][1]
+    status, text = outcomes["help"]
+    assert status == 0
     assert "--outcome: how main ends" in text and "--config:" in text
 
 

@@ -22,7 +22,18 @@ def changed(**sections):
 
 @pytest.fixture
 def run(tmp_path):
-    return workdir.open_workdir(tmp_path / "run", CONFIG, HASHES)
+    """A run that has saved a checkpoint."""
+    opened = workdir.open_workdir(tmp_path / "run", CONFIG, HASHES)
+    (opened.checkpoints / "10").mkdir(parents=True)
+    return opened
+
+
+def test_a_run_that_saved_nothing_does_not_bind_its_directory(tmp_path):
+    workdir.open_workdir(tmp_path, CONFIG, HASHES)
+    other = changed(model={"num_layers": 12})
+    opened = workdir.open_workdir(tmp_path, other, {"train/ids.bin": "xyz"})
+    assert workdir.read_config_json(opened)["model"]["num_layers"] == 12
+    assert "xyz" in opened.data_hashes.read_text()
 
 
 def test_a_new_directory_says_its_configuration(run):
@@ -74,7 +85,8 @@ def test_a_directory_with_other_files_is_refused(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_start_that_was_cut_off_can_be_repeated(run):
+def test_a_start_that_was_cut_off_can_be_repeated(tmp_path):
+    run = workdir.open_workdir(tmp_path, CONFIG, HASHES)
     run.config.rename(run.config.with_name("config.json.half"))
     assert workdir.open_workdir(run.root, CONFIG, {"train/ids.bin": "new"}) == run
 
