@@ -118,8 +118,8 @@ def backbone_config(
         )
     if backbone.num_heads > MAX_HEADS or config.data.max_length > MAX_ATTENTION_LENGTH:
         raise UserError(
-            f"{backbone.num_heads} heads at data.max_length {config.data.max_length}: dropout counts "
-            f"at most {MAX_HEADS} heads and {MAX_ATTENTION_LENGTH} positions apart."
+            f"{backbone.num_heads} heads at data.max_length {config.data.max_length}: dropout "
+            f"counts at most {MAX_HEADS} heads and {MAX_ATTENTION_LENGTH} positions apart."
         )
     return dataclasses.replace(backbone, **rates)
 

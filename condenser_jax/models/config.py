@@ -5,7 +5,9 @@ The architecture travels with the weights; the form of the computation is a choi
 
 import dataclasses
 
-VOCABULARY_MULTIPLE = 128  # so that a padded vocabulary divides by any tensor * fsdp mesh and by hardware tiles
+VOCABULARY_MULTIPLE = (
+    128  # so that a padded vocabulary divides by any tensor * fsdp mesh and by hardware tiles
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class BackboneConfig:
 
     @property
     def position_offset(self) -> int:
-        """Row of the position table that the first token reads (RoBERTa keeps rows up to padding free)."""
+        """Row of the position table that the first token reads (RoBERTa: after its padding id)."""
         return self.pad_token_id + 1 if self.model_type == "roberta" else 0
 
     @property
@@ -55,6 +57,12 @@ class ComputeConfig:
     """The form of the computation. None of these changes the result, only its cost."""
 
     dtype: str = "float32"  # of matrix products: float32, bfloat16 (GPU, TPU) or float64 (tests)
-    scan_layers: bool = False  # one compiled layer run N times (short compilation) or N layers (faster on CPU)
-    remat: bool = False  # recompute each layer in the backward pass: less memory, a third more operations
-    lean: bool = True  # compute only the positions that somebody reads; False is the plain reference form
+    scan_layers: bool = (
+        False  # one compiled layer run N times (short compilation) or N layers (faster on CPU)
+    )
+    remat: bool = (
+        False  # recompute each layer in the backward pass: less memory, a third more operations
+    )
+    lean: bool = (
+        True  # compute only the positions that somebody reads; False is the plain reference form
+    )
