@@ -1,11 +1,13 @@
-"""BERT, and by configuration RoBERTa (Devlin et al. 2019; Liu et al. 2019), as pure functional Flax modules.
+"""BERT, and by configuration RoBERTa (Devlin et al. 2019; Liu et al. 2019), as Flax modules.
 
-A stack of layers runs from any layer to any other, so that early and late layers are two calls and no hidden state is kept
-that nobody reads. A layer runs on a subset of its positions as queries (`queries`), all positions serving as keys:
-whoever reads only the CLS and the masked positions of the last layer pays only for those.
+A stack of layers runs from any layer to any other, so that early and late layers are two calls and
+no hidden state is kept that nobody reads. A layer runs on a subset of its positions as queries
+(`queries`), all positions serving as keys: whoever reads only the CLS and the masked positions of
+the last layer pays only for those.
 
-Parameters are one subtree per layer whether the stack is unrolled or scanned; `scan_layers` stacks them on the fly, which costs
-one copy (in the compute dtype, a copy that mixed precision makes anyway) and keeps checkpoints independent of the form.
+Parameters are one subtree per layer whether the stack is unrolled or scanned; `scan_layers` stacks
+them on the fly, which costs one copy (in the compute dtype, a copy that mixed precision makes
+anyway) and keeps checkpoints independent of the form.
 """
 
 from collections.abc import Callable
@@ -31,21 +33,34 @@ def gather_positions(hidden: Array, positions: Array | None) -> Array:
     """Rows of `hidden` [B, L, D] at `positions` int32 [B, R]; all of them if None."""
     if positions is None:
         return hidden
-    return jax.vmap(lambda rows, index: rows.at[index].get(mode="promise_in_bounds"))(hidden, positions)
+
+    def gather(rows: Array, index: Array) -> Array:
+        return rows.at[index].get(mode="promise_in_bounds")
+
+    return jax.vmap(gather)(hidden, positions)
 
 
 def gelu(x: Array) -> Array:
-    """The erf form, as BERT has it (`jax.nn.gelu` approximates by default, which is off by 4e-3)."""
+    """The erf form, as BERT has it (`jax.nn.gelu` by default is off by up to 4e-3)."""
     return jax.nn.gelu(x, approximate=False)
 
 
-def dense(features: int, config: BackboneConfig, compute: ComputeConfig, name: str | None = None) -> nn.Dense:
-    """A dense layer with BERT's initialisation: N(0, initializer_range), bias 0."""
+def dense(
+    x: Array, features: int, config: BackboneConfig, compute: ComputeConfig, name: str
+) -> Array:
+    """A dense layer [..., D] -> [..., features] with BERT's initialisation.
+
+    Kernels are N(0, initializer_range), biases 0. The product runs on rows [B * L, D]: on CPU the
+    gradient of a kernel otherwise transposes its inputs first, which costs 7 % of a training step.
+    """
     init = nn.initializers.normal(config.initializer_range)
-    return nn.Dense(features, dtype=jnp.dtype(compute.dtype), kernel_init=init, name=name)
+    layer = nn.Dense(features, dtype=jnp.dtype(compute.dtype), kernel_init=init, name=name)
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], features)
 
 
-def layer_norm(config: BackboneConfig, compute: ComputeConfig, name: str = "layer_norm") -> nn.LayerNorm:
+def layer_norm(
+    config: BackboneConfig, compute: ComputeConfig, name: str = "layer_norm"
+) -> nn.LayerNorm:
     """Layer norm with statistics in at least float32."""
     return nn.LayerNorm(
         config.layer_norm_eps, dtype=jnp.dtype(compute.dtype), use_fast_variance=False, name=name
@@ -68,7 +83,8 @@ class Embeddings(nn.Module):
     ) -> Array:  # B L D
         config = self.config
         words = self._table("word", config.padded_vocab_size)(input_ids)
-        positions = self._table("position", config.max_positions)(self._position_ids(attention_mask))
+        places = self._position_ids(attention_mask)
+        positions = self._table("position", config.max_positions)(places)
         kinds = jnp.zeros_like(input_ids[:, :1]) if token_type_ids is None else token_type_ids
         types = self._table("token_type", config.type_vocab_size)(kinds)
         hidden = layer_norm(config, self.compute)(words + positions + types)
@@ -80,14 +96,14 @@ class Embeddings(nn.Module):
         return nn.Embed(rows, self.config.hidden_size, dtype=dtype, embedding_init=init, name=name)
 
     def _position_ids(self, attention_mask: Array) -> Array:
-        """Rows of the position table [1 or B, L]: RoBERTa counts attended tokens after its padding id."""
+        """Rows of the position table [1 or B, L]: RoBERTa counts tokens from its padding id on."""
         if self.config.model_type != "roberta":
             return jnp.arange(attention_mask.shape[1])[None]
         return jnp.cumsum(attention_mask, axis=1) * attention_mask + self.config.pad_token_id
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention of `queries` over all positions, with output projection and residual norm."""
+    """Self-attention of `queries` over all positions, with output projection, residual and norm."""
 
     config: BackboneConfig
     compute: ComputeConfig
@@ -109,12 +125,12 @@ class SelfAttention(nn.Module):
             "values": self._heads("value", hidden),
         }
         context, scores = self._attend(parts, attention_mask, dropout, site, queries)
-        out = dense(config.hidden_size, config, self.compute, "output")(context)
+        out = dense(context, config.hidden_size, config, self.compute, "output")
         out = drop_hidden(out, config.hidden_dropout, dropout, site + 1, queries)
         return layer_norm(config, self.compute)(rows + out), parts | {"attention_scores": scores}
 
     def _heads(self, name: str, x: Array) -> Array:
-        projected = dense(self.config.hidden_size, self.config, self.compute, name)(x)
+        projected = dense(x, self.config.hidden_size, self.config, self.compute, name)
         return projected.reshape(*x.shape[:2], self.config.num_heads, self.config.head_width)
 
     def _attend(
@@ -125,7 +141,7 @@ class SelfAttention(nn.Module):
         site: int | Array,
         queries: Array | None,
     ) -> tuple[Array, Array]:
-        """Context [B, R, D] and the scores before softmax [B, H, R, L] (without the padding's bias)."""
+        """Context [B, R, D], and scores [B, H, R, L] before softmax and the padding's bias."""
         wide = jnp.promote_types(jnp.float32, jnp.dtype(self.compute.dtype))
         scores = jnp.einsum("brhk,blhk->bhrl", parts["queries"], parts["keys"]).astype(wide)
         scores = scores * self.config.head_width**-0.5
@@ -147,14 +163,17 @@ class FeedForward(nn.Module):
         self, hidden: Array, dropout: Dropout | None, site: int | Array, positions: Array | None
     ) -> Array:  # B R D -> B R D
         config = self.config
-        inner = gelu(dense(config.intermediate_size, config, self.compute, "intermediate")(hidden))
-        out = dense(config.hidden_size, config, self.compute, "output")(inner)
+        wide = dense(hidden, config.intermediate_size, config, self.compute, "intermediate")
+        out = dense(gelu(wide), config.hidden_size, config, self.compute, "output")
         out = drop_hidden(out, config.hidden_dropout, dropout, site + 2, positions)
         return layer_norm(config, self.compute)(hidden + out)
 
 
 class Layer(nn.Module):
-    """One transformer layer, post-norm. Returns its output and its intermediates (dropped by the compiler if unread)."""
+    """One transformer layer, post-norm. Returns its output and its intermediates.
+
+    The compiler drops intermediates that nobody reads.
+    """
 
     config: BackboneConfig
     compute: ComputeConfig
@@ -213,7 +232,8 @@ class LayerStack(nn.Module):
 
     def _init_layer(self, key: Array) -> Any:
         hidden = jnp.zeros((1, 1, self.config.hidden_size))
-        return Layer(self.config, self.compute, parent=None).init(key, hidden, jnp.ones((1, 1)))["params"]
+        layer = Layer(self.config, self.compute, parent=None)
+        return layer.init(key, hidden, jnp.ones((1, 1)))["params"]
 
     def _layer_function(
         self, attention_mask: Array, dropout: Dropout | None, collect: tuple[str, ...]
@@ -229,7 +249,7 @@ class LayerStack(nn.Module):
         return jax.checkpoint(run) if self.compute.remat else run
 
     def _scan(self, run: Callable, hidden: Array, params: list, start: int, stop: int) -> tuple:
-        """Runs layers start..stop-1 as one compiled body; their kernels are stacked in the compute dtype."""
+        """Runs layers start..stop-1 as one compiled body, their kernels in the compute dtype."""
         dtype = jnp.dtype(self.compute.dtype)
 
         def stack(*leaves: Array) -> Array:
@@ -237,7 +257,12 @@ class LayerStack(nn.Module):
 
         stacked = jax.tree.map(stack, *params[start:stop])
         sites = self._site(jnp.arange(start, stop))
-        hidden, ys = jax.lax.scan(lambda h, layer: run(layer[0], h, layer[1]), hidden, (stacked, sites))
+
+        def body(hidden: Array, layer: tuple) -> tuple:
+            return run(layer[0], hidden, layer[1])
+
+        out: tuple[Array, dict[str, Array]] = jax.lax.scan(body, hidden, (stacked, sites))
+        hidden, ys = out
         return hidden, [jax.tree.map(lambda y, i=i: y[i], ys) for i in range(stop - start)]
 
 
@@ -261,7 +286,9 @@ class Backbone(nn.Module):
         """Hidden state 0 [B, L, D]."""
         return self.embeddings(input_ids, attention_mask, token_type_ids, dropout)
 
-    def run_layers(self, hidden: Array, attention_mask: Array, **options: Any) -> tuple[Array, dict]:
+    def run_layers(
+        self, hidden: Array, attention_mask: Array, **options: Any
+    ) -> tuple[Array, dict]:
         """Layers start..stop-1 of the backbone on `hidden`; options as `LayerStack.__call__`."""
         return self.layers(hidden, attention_mask, **options)
 
@@ -274,9 +301,10 @@ class Backbone(nn.Module):
         queries: Array | None = None,  # B R
         collect: tuple[str, ...] = (),
     ) -> tuple[Array, dict[str, tuple[Array, ...]]]:
-        """Last hidden states [B, R, D] at `queries` (all positions if None), and what `collect` names.
+        """Last hidden states [B, R, D] at `queries` (None: all), and what `collect` names.
 
-        `collect=("hidden_states",)` returns the N + 1 states that Hugging Face returns, the embedding output first.
+        `collect=("hidden_states",)` returns the N + 1 states that Hugging Face returns, the
+        embedding output first.
         """
         hidden = self.embed(input_ids, attention_mask, token_type_ids, dropout)
         out, kept = self.run_layers(

@@ -1,8 +1,9 @@
 """Dropout whose masks depend on where a number stands, never on the shape of the computation.
 
-A bit is a hash of (step key, site, global row, position, channel or key). So the plain, lean, chunked, accumulated,
-scanned and sharded forms of a model drop the same numbers, and equalities between them hold with dropout on.
-It is also the cheapest form on a CPU: the hash fuses into its consumer, a stateful generator does not.
+A bit is a hash of (step key, site, global row, position, channel or key). So the plain, lean,
+chunked, accumulated, scanned and sharded forms of a model drop the same numbers, and equalities
+between them hold with dropout on. It is also the cheapest form on a CPU: the hash fuses into its
+consumer, a stateful generator does not.
 
 A row gets two 32-bit seeds per site; within the row a counter numbers the elements.
 """
@@ -17,6 +18,7 @@ from condenser_jax.types import Array
 POSITION_BITS = 13  # attention counters are head | query position | key position: 6 + 13 + 13 bits
 CHANNEL_BITS = 16  # hidden counters are position | channel: 16 + 16 bits
 MAX_ATTENTION_LENGTH = 1 << POSITION_BITS
+MAX_HEADS = 1 << (32 - 2 * POSITION_BITS)
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # odd constants of murmur3's finaliser
 
 
@@ -28,7 +30,7 @@ class Dropout(NamedTuple):
 
 
 def dropout_of_step(seed: int, step: Array, rows: Array) -> Dropout:
-    """The randomness of step `step` of a run with seed `seed`, for the given global rows (int32 [B])."""
+    """The randomness of a step of a run with this seed, for the given global rows (int32 [B])."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return Dropout(jax.random.key_data(key).astype(jnp.uint32), rows)
 
@@ -57,7 +59,11 @@ def _drop(x: Array, keeps: Array, rate: float) -> Array:
 
 
 def drop_hidden(
-    x: Array, rate: float, dropout: Dropout | None, site: int | Array, positions: Array | None = None
+    x: Array,
+    rate: float,
+    dropout: Dropout | None,
+    site: int | Array,
+    positions: Array | None = None,
 ) -> Array:
     """Dropout on hidden states.
 
@@ -77,9 +83,13 @@ def drop_hidden(
 
 
 def drop_attention(
-    x: Array, rate: float, dropout: Dropout | None, site: int | Array, positions: Array | None = None
+    x: Array,
+    rate: float,
+    dropout: Dropout | None,
+    site: int | Array,
+    positions: Array | None = None,
 ) -> Array:
-    """Dropout on attention probabilities [B, H, R, L]; `positions` int32 [B, R] are those of the queries."""
+    """Dropout on attention probabilities [B, H, R, L]; `positions` [B, R] are the queries'."""
     if dropout is None or rate == 0.0:
         return x
     _, heads, rows, length = x.shape

@@ -11,7 +11,7 @@ PADDED_LOGIT = -1e9  # of padded vocabulary slots: -inf would turn a KL divergen
 
 
 class MlmHead(nn.Module):
-    """Dense, GELU, LayerNorm; the vocabulary product itself is tied to the word embeddings (`losses/masked_lm.py`)."""
+    """Dense, GELU, LayerNorm; the vocabulary product is tied (`losses/cross_entropy.py`)."""
 
     config: BackboneConfig
     compute: ComputeConfig
@@ -20,9 +20,10 @@ class MlmHead(nn.Module):
     def __call__(self, states: Array) -> tuple[Array, Array]:
         """Hidden states [..., D] -> transformed states [..., D] and the logits' bias [padded V].
 
-        The bias of padded vocabulary slots is -1e9, so that no softmax, argmax or sample ever sees them.
+        The bias of padded vocabulary slots is -1e9, so that no softmax, argmax or sample ever sees
+        them.
         """
-        x = gelu(dense(self.config.hidden_size, self.config, self.compute, "transform")(states))
+        x = gelu(dense(states, self.config.hidden_size, self.config, self.compute, "transform"))
         x = layer_norm(self.config, self.compute)(x)
         size = self.config.padded_vocab_size
         bias = self.param("bias", nn.initializers.zeros, (size,))
@@ -30,5 +31,5 @@ class MlmHead(nn.Module):
 
 
 def condenser_head(config: BackboneConfig, compute: ComputeConfig, num_layers: int) -> LayerStack:
-    """The Condenser head (Gao and Callan 2021, eq. 5): fresh BERT layers over [late CLS; early tokens]."""
+    """The Condenser head (Gao and Callan 2021, eq. 5): layers over [late CLS; early tokens]."""
     return LayerStack(config, compute, num_layers, HEAD_SITE)
