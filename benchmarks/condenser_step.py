@@ -7,8 +7,8 @@
 Every contender lives in a process of its own, and they take turns: in each round each runs a few
 steps, so that other work on the machine slows all of them. The median over rounds counts. All
 processes have tuned malloc (`condenser_jax.environment`). MFU is that of the operations needed, so
-it is comparable between
-contenders. A contender that is not installed, or fails, is skipped with one line.
+it is comparable between contenders. "cpu s" is the processor time of a step, which other work on
+the machine moves little. A contender that is not installed, or fails, is skipped with one line.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 from condenser_job import HEAD_LAYERS, SIZES, Job
 
@@ -84,10 +84,11 @@ def work(name: str, job: Job) -> None:
     file, function, arguments = CONTENDERS[name]
     contender = getattr(importlib.import_module(file), function)(job, **arguments)
     for line in sys.stdin:
-        begin = perf_counter()
+        begin, cpu_begin = perf_counter(), process_time()
         loss = contender.run(int(line))
         answer = {
             "seconds": (perf_counter() - begin) / int(line),
+            "cpu_seconds": (process_time() - cpu_begin) / int(line),
             "loss": loss,
             "peak_memory": contender.peak_memory(),
             "versions": contender.versions,
@@ -136,22 +137,20 @@ def summarise(results: dict[str, list[dict]], job: Job) -> dict[str, dict]:
     """{contender: its figures}."""
     from condenser_jax.training.metrics import model_flops_utilisation
 
-    seconds = {
-        name: statistics.median(round["seconds"] for round in rounds)
-        for name, rounds in results.items()
-    }
+    def median(rounds: list[dict], key: str) -> float:
+        return statistics.median(answer[key] for answer in rounds)
+
     figures = {}
     for name, rounds in results.items():
-        pace = job.batch * job.length / seconds[name]
-        device = rounds[-1]["device"]
+        seconds, reference = median(rounds, "seconds"), results.get(REFERENCE)
+        pace, device = job.batch * job.length / seconds, rounds[-1]["device"]
         mfu = model_flops_utilisation(pace, needed_flops("ours", job), 1, device)
         figures[name] = {
-            "seconds": round(seconds[name], 4),
-            "fastest": round(min(turn["seconds"] for turn in rounds), 4),
+            "seconds": round(seconds, 4),
+            "fastest": round(min(answer["seconds"] for answer in rounds), 4),
+            "cpu_seconds": round(median(rounds, "cpu_seconds"), 4),
             "tokens_per_second": round(pace),
-            "times_torch": round(seconds[REFERENCE] / seconds[name], 3)
-            if REFERENCE in seconds
-            else None,
+            "times_torch": reference and round(median(reference, "seconds") / seconds, 3),
             "peak_memory": rounds[-1]["peak_memory"],
             "flops_per_token": needed_flops(name, job),
             "mfu": mfu and round(mfu, 4),
@@ -161,15 +160,15 @@ def summarise(results: dict[str, list[dict]], job: Job) -> dict[str, dict]:
 
 
 def print_table(figures: dict[str, dict]) -> None:
-    columns = f"{'s/step':>9}{'fastest':>9}{'tokens/s':>10}{'x torch':>9}{'GB':>7}{'MFLOP/tok':>11}"
-    print(f"{'':24}{columns}{'MFU':>7}{'loss':>8}")
+    names = ("s/step", "fastest", "cpu s", "tokens/s", "x torch", "GB", "MFLOP/tok", "MFU", "loss")
+    print(f"{'':22}" + "".join(f"{name:>10}" for name in names))
     for name, row in figures.items():
         ratio = "-" if row["times_torch"] is None else f"{row['times_torch']:.2f}"
         mfu = "-" if row["mfu"] is None else f"{row['mfu']:.1%}"
         print(
-            f"{name:24}{row['seconds']:9.3f}{row['fastest']:9.3f}{row['tokens_per_second']:10,}"
-            f"{ratio:>9}{row['peak_memory'] / 1e9:7.2f}{row['flops_per_token'] / 1e6:11.0f}"
-            f"{mfu:>7}{row['loss']:8.3f}"
+            f"{name:22}{row['seconds']:10.3f}{row['fastest']:10.3f}{row['cpu_seconds']:10.3f}"
+            f"{row['tokens_per_second']:10,}{ratio:>10}{row['peak_memory'] / 1e9:10.2f}"
+            f"{row['flops_per_token'] / 1e6:10.0f}{mfu:>10}{row['loss']:10.3f}"
         )
 
 
