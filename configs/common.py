@@ -67,7 +67,7 @@ def docstrings() -> ConfigDict:
     optimizer.clip_norm = 1.0  # of the gradient's global norm
 
     config.training = training = ConfigDict()
-    training.steps = 2000  # of the optimizer
+    training.steps = 1800  # of the optimizer
     training.batch_size = 32  # rows of the global batch
     training.accumulate = 1  # micro-batches per step
     training.log_every = 50  # steps between two lines of progress
