@@ -94,7 +94,11 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str]:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Preempted("stopped as asked; nothing is lost: start the same command again")
+    """Leaves at once: what is prepared takes its name when it is whole, and an exception raised
+    here could be lost in a callback of a library.
+    """
+    os.write(2, b"stopped as asked; nothing is lost: start the same command again\n")
+    os._exit(EXIT_PREEMPTED)
 
 
 def _mistake_of_the_system(error: OSError) -> str:
