@@ -25,7 +25,7 @@ from condenser_jax.training.optimizers import OptimizerConfig, build_optimizers
 from condenser_jax.training.state import create_state
 from condenser_jax.training.step import make_step
 
-SEED, HORIZON = 0, 1_000_000  # steps of the learning-rate schedule
+SEED = 0
 
 
 def backbone_of(job: Job) -> BackboneConfig:
@@ -51,8 +51,8 @@ def _build(job: Job, **form):
     """The function that makes a state, and the compiled-to-be step."""
     compute = ComputeConfig(dtype=job.dtype, **form)
     objective = condenser.build(backbone_of(job), compute, options_of(job))
-    config = OptimizerConfig(learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    optimizers = build_optimizers(config, objective, HORIZON)
+    config = OptimizerConfig(LEARNING_RATE, warmup=0.0, decay="constant", weight_decay=WEIGHT_DECAY)
+    optimizers = build_optimizers(config, objective, steps=1)
     create = functools.partial(create_state, objective, optimizers, loaded={})
     step = make_step(objective, optimizers, ("train",), seed=SEED, clip_norm=CLIP_NORM)
     return create, jax.jit(step, donate_argnums=0)

@@ -5,10 +5,11 @@
 
 (Where condenser_jax is not installed: PYTHONPATH=. python ...; grain and datasets are not needed.)
 Every contender lives in a process of its own, and they take turns: in each round each runs a few
-steps, so that other work on the machine slows all of them. The median over rounds counts. All
-processes have tuned malloc (`condenser_jax.environment`). MFU is that of the operations needed, so
-it is comparable between contenders. "cpu s" is the processor time of a step, which other work on
-the machine moves little. A contender that is not installed, or fails, is skipped with one line.
+steps, after one that is not timed, so that other work on the machine slows all of them. The median
+over rounds counts. All processes have tuned malloc (`condenser_jax.environment`). MFU is that of
+the operations needed, so it is comparable between contenders. "cpu s" is the processor time of a
+step, which other work on the machine moves little. A contender that is not installed, or fails, is
+skipped with one line.
 """
 
 import argparse
@@ -84,6 +85,7 @@ def work(name: str, job: Job) -> None:
     file, function, arguments = CONTENDERS[name]
     contender = getattr(importlib.import_module(file), function)(job, **arguments)
     for line in sys.stdin:
+        contender.run(1)  # after a pause memory has to be fetched back; training has no pauses
         begin, cpu_begin = perf_counter(), process_time()
         loss = contender.run(int(line))
         answer = {
