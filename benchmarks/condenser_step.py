@@ -16,21 +16,20 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter, process_time
 
+import record
 from condenser_job import HEAD_LAYERS, SIZES, Job
 
 from condenser_jax.environment import tune_process
 
-OUTPUT = Path(__file__).parent.parent / "docs" / "benchmarks" / "condenser_step.jsonl"
+OUTPUT = record.FOLDER / "condenser_step.jsonl"
 CONTENDERS = {  # name: (file, function, arguments)
     "ours": ("condenser_in_jax", "make", {}),
     "ours_scanned": ("condenser_in_jax", "make", {"scan_layers": True}),
@@ -191,15 +190,6 @@ def count_flops(job: Job) -> dict[str, dict]:
     return figures
 
 
-def cpu_model() -> str:
-    """The processor's name, as Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
@@ -223,26 +213,19 @@ def main() -> None:
         return work(name, Job(**json.loads(job)))
     *shape, batch = SIZES[arguments.size]
     job = Job(*shape, arguments.batch or batch, arguments.length, arguments.dtype)
-    record = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": f"{len(os.sched_getaffinity(0))} cores, {cpu_model()}",
-        "python": platform.python_version(),
-        "job": {"size": arguments.size, **asdict(job)},
-    }
+    found: dict = {"job": {"size": arguments.size, **asdict(job)}}
     if arguments.flops:
-        record["flops_per_token"] = count_flops(job)
+        found["flops_per_token"] = count_flops(job)
     else:
         results = measure(arguments.only, job, arguments.rounds, arguments.steps)
         if not results:
             sys.exit("no contender could run")
-        record["versions"], record["device"] = {}, next(iter(results.values()))[-1]["device"]
+        found["versions"], found["device"] = {}, next(iter(results.values()))[-1]["device"]
         for rounds in results.values():
-            record["versions"] |= rounds[-1]["versions"]
-        record["figures"] = summarise(results, job)
-        print_table(record["figures"])
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with open(arguments.output, "a") as file:
-        file.write(json.dumps(record) + "\n")
+            found["versions"] |= rounds[-1]["versions"]
+        found["figures"] = summarise(results, job)
+        print_table(found["figures"])
+    record.append(arguments.output, found)
 
 
 if __name__ == "__main__":
