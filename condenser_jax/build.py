@@ -9,17 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from condenser_jax.chunking import in_chunks
 from condenser_jax.config import ModelConfig, RunComputeConfig, RunConfig
-from condenser_jax.corpus import (
-    Corpus,
-    heldout_evaluation,
-    prepare_corpus,
-    span_batches,
-    tokenizer_of,
-)
+from condenser_jax.corpus import Corpus, prepare_corpus, tokenizer_of, train_batches
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError, choose
 from condenser_jax.evaluation.masked_lm import log_unigram
+from condenser_jax.heldout import heldout_evaluation
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.load import Checkpoint, check_vocabulary, load_checkpoint
 from condenser_jax.methods import METHODS
@@ -65,7 +61,9 @@ def build(config: RunConfig) -> Built:
     loaded, notes = initial_groups(objective, checkpoint, config)
     if "mlm_head" not in loaded and config.model.unigram_bias:
         objective = start_at_unigram(objective, corpus.unigram)
-    batches = span_batches(corpus, config.data, training.batch_size, config.seed)
+    batches = train_batches(
+        corpus, config.data, training.batch_size, config.seed, method.pairs
+    )
     run = Run(
         objective=objective,
         optimizers=build_optimizers(config.optimizer, objective, training.steps),
@@ -79,7 +77,7 @@ def build(config: RunConfig) -> Built:
         evaluate=heldout_evaluation(
             corpus, objective, mesh, config.data, config.evaluation, config.seed
         ),
-        best_metric=method.best_metric,
+        goal=method.goal,
         tokens_per_step=training.batch_size * config.data.max_length,
         flops_per_token=train_flops_per_token(
             backbone, config.objective, config.data.max_length, config.data.mask_rate
@@ -89,6 +87,16 @@ def build(config: RunConfig) -> Built:
         threads=training.threads,
         loaded=loaded,
     )
+    run = in_chunks(
+        run,
+        config.compute.chunk_size,
+        lambda rows: method.build(
+            backbone, dataclasses.replace(compute, chunk_rows=rows), config.objective
+        ),
+    )
+    if method.pairs:
+        negatives = training.batch_size - 2
+        notes.append(f"contrast: {negatives:,} negatives of each span, from the whole batch")
     return Built(run, corpus, backbone, encoder_card(config, corpus), notes)
 
 

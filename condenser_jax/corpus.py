@@ -1,19 +1,15 @@
-"""What a run reads: its prepared sources, their tokenizer, the batches and the held-out
-evaluations.
-"""
+"""What a run reads: its prepared sources, their tokenizer and the batches."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
-from condenser_jax.config import DataConfig, EvaluationConfig, RunConfig
-from condenser_jax.data.batches import NumpyBatch, SpanBatches, fixed_batches, unmasked_batches
+from condenser_jax.config import DataConfig, RunConfig
+from condenser_jax.data.batches import Batches, PairBatches, SpanBatches
 from condenser_jax.data.documents import SourceOptions
 from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.data.parallel import usable_cores
@@ -22,12 +18,7 @@ from condenser_jax.data.store import Prepared, open_prepared, verify
 from condenser_jax.data.tokenization import load_tokenizer
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.environment import cache_directory
-from condenser_jax.errors import UserError
-from condenser_jax.evaluation.masked_lm import masked_lm_evaluator
-from condenser_jax.evaluation.span_retrieval import choose_pairs, span_retrieval_evaluator
 from condenser_jax.hf.load import find_directory, tokenizer_path
-from condenser_jax.objectives.base import Objective
-from condenser_jax.types import Frozen, Params
 
 log = logging.getLogger("condenser_jax")
 
@@ -116,71 +107,22 @@ def summary(card: dict[str, Any]) -> str:
     )
 
 
-def span_batches(corpus: Corpus, config: DataConfig, batch_size: int, seed: int) -> SpanBatches:
-    """The masked batches of the training spans."""
-    return SpanBatches(
-        [(prepared.train, weight) for prepared, weight in corpus.sources],
-        corpus.vocabulary,
-        batch_size,
-        config.max_length,
-        config.mask_rate,
-        seed,
+def train_batches(
+    corpus: Corpus, config: DataConfig, batch_size: int, seed: int, pairs: bool
+) -> Batches:
+    """The masked batches of the training spans.
+
+    Args:
+      pairs: two spans of each document; the log says how many documents have no two.
+    """
+    sources = [(prepared.train, weight) for prepared, weight in corpus.sources]
+    how = (corpus.vocabulary, batch_size, config.max_length, config.mask_rate, seed)
+    if not pairs:
+        return SpanBatches(sources, *how)
+    batches = PairBatches(sources, *how)
+    log.info(
+        "data: %s of %s documents have fewer than two spans and are left out",
+        f"{batches.num_left_out:,}",
+        f"{batches.num_left_out + batches.num_documents:,}",
     )
-
-
-def heldout_evaluation(
-    corpus: Corpus,
-    objective: Objective,
-    mesh: Mesh,
-    data: DataConfig,
-    config: EvaluationConfig,
-    seed: int,
-) -> Callable[[Params, Frozen], dict[str, float]]:
-    """Masked-LM loss beside the unigram, and span retrieval, on what is held out."""
-    masked: list[NumpyBatch] = []
-    copied: list[np.ndarray] = []
-    sides: tuple[list[NumpyBatch], list[NumpyBatch]] = ([], [])
-    share = 1.0 / len(corpus.sources)
-    for spans in (prepared.heldout for prepared, _ in corpus.sources):
-        if len(spans) == 0:
-            continue
-        chosen = _spread(len(spans), round(config.spans * share))
-        how = (corpus.vocabulary, config.batch_size, data.max_length)
-        masked += fixed_batches(spans, chosen, *how, data.mask_rate, seed)
-        copied.append(_padded(spans.copied[chosen], config.batch_size))
-        pairs = choose_pairs(spans.documents, round(config.documents * share), seed)
-        for side, numbers in zip(sides, pairs.T, strict=True):
-            side.extend(unmasked_batches(spans, numbers, *how, seed))
-    if not masked:
-        raise UserError(
-            f"nothing is held out of {data.source!r} (data.heldout_share "
-            f"{data.heldout_share:g}), so nothing can be evaluated; raise it or "
-            "give more documents."
-        )
-    if not any(batch["masked_weights"].any() for batch in masked):
-        raise UserError(
-            f"no word of what is held out of {data.source!r} is short enough to be masked; text "
-            "without spaces is one word to a byte-level BPE: use a WordPiece (data.tokenizer='' "
-            "trains one), or raise data.mask_rate."
-        )
-    known = np.concatenate(copied)
-    figures = [
-        masked_lm_evaluator(objective.predict["masked_lm"], masked, known, corpus.unigram, mesh)
-    ]
-    if sides[0]:
-        figures.append(span_retrieval_evaluator(objective.predict["embed"], sides, mesh))
-
-    def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
-        return {name: v for figure in figures for name, v in figure(params, frozen).items()}
-
-    return evaluate
-
-
-def _spread(total: int, limit: int) -> np.ndarray:
-    """At most `limit` numbers below `total`, evenly spread."""
-    return np.unique(np.linspace(0, total - 1, min(limit, total)).round().astype(np.int64))
-
-
-def _padded(values: np.ndarray, multiple: int) -> np.ndarray:
-    """Filled up with zeros to whole batches, as `fixed_batches` fills rows."""
-    return np.pad(values, (0, -len(values) % multiple))
+    return batches
