@@ -74,6 +74,7 @@ class RunComputeConfig:
         False  # recompute layers in the backward pass: less memory, a third more operations
     )
     lean: bool = True  # False: the plain reference form, which computes what nobody reads
+    chunk_size: int | str = "all"  # rows per device encoded at a time (gradient caching), or "auto"
 
 
 @dataclasses.dataclass(frozen=True)

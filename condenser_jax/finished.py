@@ -43,8 +43,10 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
     config = read_config(read_config_json(workdir), options)
     facts = _read_facts(workdir)
     backbone = BackboneConfig(**facts["backbone"])
-    objective = METHODS[config.objective.name].build(backbone, ComputeConfig(), config.objective)
-    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+    method = METHODS[config.objective.name]
+    objective = method.build(backbone, ComputeConfig(), config.objective)
+    lower = method.goal.lower_is_better
+    with Checkpoints(workdir.checkpoints, lower_is_better=lower, read_only=True) as checkpoints:
         chosen = _chosen_step(checkpoints, step)
         shapes = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])

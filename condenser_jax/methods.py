@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
-from condenser_jax.objectives import condenser, mlm
-from condenser_jax.objectives.base import Objective
+from condenser_jax.objectives import cocondenser, condenser, mlm
+from condenser_jax.objectives.base import Goal, Objective
 
 
 class Method(NamedTuple):
@@ -15,10 +15,17 @@ class Method(NamedTuple):
 
     options: type  # the dataclass of the configuration's section `objective`
     build: Callable[[BackboneConfig, ComputeConfig, Any], Objective]
-    best_metric: str  # held-out figure, lower is better, that names the best checkpoint
+    goal: Goal
+    pairs: bool = False  # trains on two spans of each document, else on spans
 
 
 METHODS: dict[str, Method] = {
-    "mlm": Method(mlm.MlmConfig, mlm.build, "heldout/late_loss"),
-    "condenser": Method(condenser.CondenserConfig, condenser.build, "heldout/head_loss"),
+    "mlm": Method(mlm.MlmConfig, mlm.build, Goal("heldout/late_loss")),
+    "condenser": Method(condenser.CondenserConfig, condenser.build, Goal("heldout/head_loss")),
+    "cocondenser": Method(
+        cocondenser.CoCondenserConfig,
+        cocondenser.build,
+        Goal("heldout/span_retrieval_mrr", lower_is_better=False),
+        pairs=True,
+    ),
 }

@@ -72,7 +72,11 @@ def _run(
         log.info("%s", line)
     with (
         graceful_stop() as stop,
-        Checkpoints(workdir.checkpoints, keep=config.training.keep) as checkpoints,
+        Checkpoints(
+            workdir.checkpoints,
+            keep=config.training.keep,
+            lower_is_better=built.run.goal.lower_is_better,
+        ) as checkpoints,
     ):
         start, state, record = _start(built, checkpoints, workdir)
         cut_metrics(workdir.metrics, record.get("metrics_offset", 0))

@@ -31,7 +31,9 @@ def tiny_backbone(**changes: Any) -> BackboneConfig:
 def masked_batch(
     config: BackboneConfig, rows: int = 4, length: int = 16, mask_rate: float = 0.3, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """A masked batch (docs/design.md section 5): odd rows are padded, row 1 has one mask."""
+    """A masked batch (docs/design.md section 5): odd rows are padded, row 1 has one mask, rows 2i
+    and 2i + 1 are spans of one document.
+    """
     rng = np.random.default_rng(seed)
     slots = max(1, round(mask_rate * (length - 2)))
     batch = {
@@ -39,6 +41,7 @@ def masked_batch(
         "attention_mask": np.ones((rows, length), int),
         "masked_positions": np.zeros((rows, slots), int),
         "masked_ids": np.zeros((rows, slots), int),
+        "document": np.arange(rows) // 2,
     }
     weights = np.zeros((rows, slots), np.float32)
     for row in range(rows):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from condenser_jax.objectives.base import Loss, Objective, Phase, Schedule
+from condenser_jax.objectives.base import Goal, Loss, Objective, Phase, Schedule
 from condenser_jax.training.loop import Run
 from condenser_jax.training.sharding import make_mesh
 from condenser_jax.types import Mean
@@ -86,7 +86,7 @@ def toy_run(cycle, steps: int, *, poisoned: int | None = None, save_every: int =
         eval_every=100,
         save_every=save_every,
         evaluate=lambda params, frozen: {"heldout/loss": 1.0},
-        best_metric="heldout/loss",
+        goal=Goal("heldout/loss"),
         tokens_per_step=8,
         flops_per_token=1.0,
     )

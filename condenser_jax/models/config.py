@@ -66,3 +66,11 @@ class ComputeConfig:
     lean: bool = (
         True  # compute only the positions that somebody reads; False is the plain reference form
     )
+    chunk_rows: int = 0  # rows of the batch encoded at a time (gradient caching); 0: all of them
+
+    def chunks_of(self, rows: int) -> int:
+        """How many chunks a batch of `rows` falls into."""
+        if not 0 < self.chunk_rows < rows:
+            return 1
+        assert rows % self.chunk_rows == 0, f"{self.chunk_rows} does not divide {rows} rows"
+        return rows // self.chunk_rows

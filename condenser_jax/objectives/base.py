@@ -79,6 +79,17 @@ class Objective:
         return tuple(tuple(player) for player in by_phases.values())
 
 
+class Goal(NamedTuple):
+    """The held-out figure that names the best checkpoint."""
+
+    figure: str
+    lower_is_better: bool = True
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether `value` is better than `other`; a nan is neither better nor worse."""
+        return value < other if self.lower_is_better else value > other
+
+
 def updates_of(objective: Objective, steps: int) -> dict[str, int]:
     """Updates that each group receives in `steps` steps: the horizon of its learning rate."""
     schedule = objective.schedule
@@ -103,5 +114,5 @@ def check_accumulation(objective: Objective, accumulate: int) -> None:
         raise UserError(
             f"training.accumulate is {accumulate}, but this objective contrasts within the batch "
             "and parts of a batch would have fewer negatives; use gradient caching "
-            "(objective.chunk_size) and accumulate 1."
+            "(compute.chunk_size) and accumulate 1."
         )

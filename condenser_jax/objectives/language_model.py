@@ -83,9 +83,13 @@ class LanguageModel:
         transformed, bias = head
         return transformed, params["backbone"]["embeddings"]["word"]["embedding"], bias
 
-    def embed_text(self, params: Params, frozen: Params, batch: Batch) -> Array:
-        """Text vectors [B, D]: the last layer's CLS, computed for the CLS alone, no dropout."""
-        del frozen
+    def late_cls(self, params: Params, batch: Batch, dropout: Dropout | None) -> Array:
+        """The last layer's CLS [B, D], computed for the CLS alone."""
         cls = jnp.zeros((batch["input_ids"].shape[0], 1), jnp.int32)
-        hidden = self.embed(params, batch, None)
-        return self.run_layers(params, hidden, batch, queries=cls)[:, 0]
+        hidden = self.embed(params, batch, dropout)
+        return self.run_layers(params, hidden, batch, dropout=dropout, queries=cls)[:, 0]
+
+    def embed_text(self, params: Params, frozen: Params, batch: Batch) -> Array:
+        """Text vectors [B, D]: the last layer's CLS, no dropout."""
+        del frozen
+        return self.late_cls(params, batch, None)

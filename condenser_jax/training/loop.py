@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from condenser_jax.data.batches import Batches, load_batches
 from condenser_jax.errors import Preempted, RunFailed
-from condenser_jax.objectives.base import Objective
+from condenser_jax.objectives.base import Goal, Objective
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.hooks import Hook
 from condenser_jax.training.metrics import Clock, Means, model_flops_utilisation
@@ -54,7 +54,7 @@ class Run:
     eval_every: int
     save_every: int
     evaluate: Callable[[Params, Frozen], dict[str, float]]  # {"heldout/name": value}
-    best_metric: str  # the lower-is-better figure that names the best checkpoint
+    goal: Goal  # the figure that names the best checkpoint
     tokens_per_step: int
     flops_per_token: float  # that the step needs, forward and backward
     clip_norm: float | None = None
@@ -213,8 +213,9 @@ class Loop:
         figures = self.run.evaluate(self.state.params, self.run.frozen)
         self.history.setdefault("first", figures)
         self.history["last"] = figures
-        value = figures[self.run.best_metric]
-        if done and value < self.history.get("best", {}).get("value", float("inf")):
+        goal, value = self.run.goal, figures[self.run.goal.figure]
+        best = self.history.get("best")
+        if done and (best is None or goal.is_better(value, best["value"])):
             self.history["best"] = {"step": done, "value": value}
         self.history["evaluated"] = done
         for hook in self.hooks:
@@ -228,7 +229,7 @@ class Loop:
             "metrics_offset": self.metrics_offset(),
         }
         fresh = self.history.get("evaluated") == done
-        metric = self.history["last"][self.run.best_metric] if fresh else None
+        metric = self.history["last"][self.run.goal.figure] if fresh else None
         self.checkpoints.save(done, self.state, record, metric)
 
     def _check_finite(self) -> None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from condenser_jax.losses.chunks import split_rows, sum_over_chunks
 from condenser_jax.models.dropout import dropout_of_step
 from condenser_jax.objectives.base import Objective
 from condenser_jax.training.optimizers import clip_by_player
@@ -61,7 +62,7 @@ def make_step(
         counts = objective.counts(batch)
         run = lambda part: gradients(state.params, frozen, part, counts, state.step)  # noqa: E731
         value, metrics, grads = (
-            run(batch) if accumulate == 1 else _sum_parts(run, batch, accumulate)
+            run(batch) if accumulate == 1 else sum_over_chunks(run, split_rows(batch, accumulate))
         )
         grads, norm = clip_by_player(grads, objective.players(groups), clip_norm)
         finite = state.finite & jnp.isfinite(value) & jnp.isfinite(norm)
@@ -70,21 +71,6 @@ def make_step(
         return new, metrics
 
     return step
-
-
-def _sum_parts(run: Callable, batch: Batch, parts: int):
-    """Sums value, metrics and gradients over micro-batches; each takes rows of every device."""
-
-    def split(
-        x: Array,
-    ) -> Array:  # part i holds the rows i, i + parts, ...: no row changes its device
-        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
-
-    micro = jax.tree.map(split, batch)
-    shapes = jax.eval_shape(run, jax.tree.map(lambda x: x[0], micro))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    add = lambda total, part: (jax.tree.map(jnp.add, total, run(part)), None)  # noqa: E731
-    return jax.lax.scan(add, zeros, micro)[0]
 
 
 def _update(state, grads, optimizers, active, finite) -> TrainState:

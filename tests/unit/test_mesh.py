@@ -8,6 +8,7 @@ import pytest
 from condenser_jax.data.masking import slots_of
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives import condenser
+from condenser_jax.objectives.base import Goal
 from condenser_jax.training.loop import Run
 from condenser_jax.training.sharding import make_mesh, to_global
 
@@ -58,7 +59,7 @@ def losses_on(mesh, accumulate: int = 1, seed: int = 0) -> list[float]:
         eval_every=1,
         save_every=1,
         evaluate=lambda params, frozen: {},
-        best_metric="",
+        goal=Goal(""),
         tokens_per_step=1,
         flops_per_token=1.0,
         clip_norm=1.0,

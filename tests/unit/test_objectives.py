@@ -17,6 +17,7 @@ from condenser_jax.objectives.base import (
     check_accumulation,
     updates_of,
 )
+from condenser_jax.objectives.cocondenser import CoCondenserConfig
 from condenser_jax.objectives.condenser import CondenserConfig
 from condenser_jax.training.state import create_state
 from condenser_jax.training.step import make_step
@@ -33,6 +34,7 @@ BACKBONE = tiny_backbone(num_layers=2)
 OPTIONS = {  # one row per method, with every phase that it can have
     "mlm": mlm.MlmConfig(),
     "condenser": CondenserConfig(head_layers=1, head_warmup_steps=3),
+    "cocondenser": CoCondenserConfig(head_layers=1, head_warmup_steps=3),
 }
 
 
