@@ -61,9 +61,7 @@ def build(config: RunConfig) -> Built:
     loaded, notes = initial_groups(objective, checkpoint, config)
     if "mlm_head" not in loaded and config.model.unigram_bias:
         objective = start_at_unigram(objective, corpus.unigram)
-    batches = train_batches(
-        corpus, config.data, training.batch_size, config.seed, method.pairs
-    )
+    batches = train_batches(corpus, config.data, training.batch_size, config.seed, method.pairs)
     run = Run(
         objective=objective,
         optimizers=build_optimizers(config.optimizer, objective, training.steps),

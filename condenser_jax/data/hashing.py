@@ -82,6 +82,15 @@ def integers_below(bound: Word, *words: Word) -> np.ndarray:
     return ((draws * np.asarray(bound, np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
+def two_below(bound: Word, domain: int, *words: Word) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two distinct numbers of [0, bound) per broadcast word, every ordered pair equally
+    likely; 2 <= bound. Draws under the words `domain` and `domain` + 1.
+    """
+    first = integers_below(bound, domain, *words)
+    further = 1 + integers_below(np.asarray(bound) - 1, domain + 1, *words)
+    return first, (first + further) % bound
+
+
 def permute(index: np.ndarray, n: int, seed: Word) -> np.ndarray:
     """Returns where the numbers `index` of range(n) go in the shuffle of range(n) named `seed`.
 

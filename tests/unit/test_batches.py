@@ -11,72 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condenser_jax.data.batches import SpanBatches, _interleave, fixed_batches, load_batches
+from condenser_jax.data.batches import SpanBatches, load_batches
+from condenser_jax.data.fixed_batches import fixed_batches
 from condenser_jax.data.store import Spans
-from condenser_jax.data.vocabulary import Vocabulary
+from condenser_jax.data.walk import _interleave, _nested_shares
 from condenser_jax.errors import UserError
-
-SIZE, MAX_LENGTH = 1000, 12
-VOCABULARY = Vocabulary(
-    pad_id=0,
-    cls_id=1,
-    sep_id=2,
-    mask_id=3,
-    unk_id=4,
-    special_ids=np.arange(5, dtype=np.int32),
-    continues_word=np.arange(SIZE) % 4 == 3,
-    replaceable_ids=np.arange(5, SIZE, dtype=np.int32),
+from tests.memory_spans import (
+    MAX_LENGTH,
+    VOCABULARY,
+    MemorySpans,
+    assert_equal,
+    bodies_of,
+    join,
+    stream_of,
 )
-
-
-class MemorySpans:
-    """Spans in memory, with the attributes that batches read of the memory-mapped ones."""
-
-    def __init__(self, lengths, first=5):
-        self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self.ids = (first + np.arange(self.offsets[-1])).astype(np.uint16)
-
-    def gather(self, indices, starts, length):
-        ids = np.full((len(indices), length), VOCABULARY.pad_id, np.int32)
-        windows = [self.span(i)[start:][:length] for i, start in zip(indices, starts, strict=True)]
-        for row, window in zip(ids, windows, strict=True):
-            row[: len(window)] = window
-        return ids, np.array([len(window) for window in windows], np.int32)
-
-    def span(self, index):
-        return self.ids[self.offsets[index] : self.offsets[index + 1]].tolist()
-
 
 SPANS = MemorySpans([3, 10, 25, 1, 7, 12, 40, 5, 9, 11, 30])
 
 
 def batches_of(spans=SPANS, batch_size=4, seed=0, rate=0.3, max_length=MAX_LENGTH):
     return SpanBatches(spans, VOCABULARY, batch_size, max_length, rate, seed)
-
-
-def assert_equal(left, right):
-    assert left.keys() == right.keys()
-    for name in left:
-        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-
-
-def join(parts):
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def bodies_of(batch):
-    """The original tokens of each row, without specials and padding."""
-    ids = batch["input_ids"].copy()
-    for row, (positions, originals, weights) in enumerate(
-        zip(batch["masked_positions"], batch["masked_ids"], batch["masked_weights"], strict=True)
-    ):
-        ids[row, positions[weights > 0]] = originals[weights > 0]
-    lengths = batch["attention_mask"].sum(1)
-    return [row[1 : length - 1].tolist() for row, length in zip(ids, lengths, strict=True)]
-
-
-def stream_of(batches, steps):
-    return join([batches.batch(step) for step in range(steps)])
 
 
 def test_a_batch_has_the_shapes_of_the_design():
@@ -193,7 +147,7 @@ def test_hosts_build_the_same_batch_of_a_mixture():
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=5), st.integers(0, 2**40))
 @settings(deadline=None)
 def test_a_mixture_visits_every_position_of_each_source_in_order(weights, start):
-    shares = SpanBatches([(SPANS, w) for w in weights], VOCABULARY, 4, 12, 0.15, 0).shares
+    shares = _nested_shares(weights)
     which, position = _interleave(start + np.arange(500), shares)
     for number, weight in enumerate(weights):
         own = position[which == number]
