@@ -4,39 +4,35 @@ Files are read in the order of their names. A document's key is its file's name 
 that all files share, and its line (or row), so keys do not depend on where the corpus lies.
 """
 
-import gzip
 import hashlib
-import io
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from glob import glob
-from typing import IO, Any, NamedTuple
+from itertools import groupby
+from typing import Any
 
 from condenser_jax.data.documents import BadRecords, Document, SourceOptions, field_text
+from condenser_jax.data.lines import MAX_LINE, Record, read_lines, refuse_binary
 from condenser_jax.errors import UserError
 
-SNIFFED_BYTES = 1 << 16
 BLOCK = 1 << 20
 HASHED_BLOCKS = 16
 
 
-class Record(NamedTuple):
-    """A piece of a file that became a text; `place` is "file:line"."""
-
-    place: str
-    text: str
-
-
-def find_files(pattern: str) -> list[str]:
+def find_files(kind: str, pattern: str) -> list[str]:
     """Returns the non-empty files that match `pattern` (`**` crosses folders), by name.
 
-    Raises UserError when nothing matches, or when all that matches is empty.
+    Raises UserError when nothing matches, when directories alone do, or when all files are empty;
+    `kind` of source is for the message.
     """
-    found = sorted(
-        p for p in glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p)
-    )
+    matches = sorted(glob(os.path.expanduser(pattern), recursive=True))
+    found = [path for path in matches if os.path.isfile(path)]
+    if matches and not found:
+        inside = os.path.join(matches[0], f"*.{'txt' if kind == 'text' else kind}")
+        raise UserError(
+            f"{matches[0]} is a directory, expected files; name those in it: '{kind}:{inside}'"
+        )
     if not found:
         raise UserError(
             f"no file matches {pattern!r} in {os.getcwd()}; check the path and quote the *"
@@ -65,105 +61,36 @@ def fingerprint(path: str) -> str:
     return digest.hexdigest()
 
 
-def open_binary(path: str) -> IO[bytes]:
-    """Opens a file for reading bytes, through gzip (.gz) or zstandard (.zst)."""
-    if path.endswith(".gz"):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if path.endswith(".zst"):
-        try:
-            import zstandard  # noqa: F401
-        except ImportError as error:
-            raise UserError(f"{path} is compressed by zstandard; pip install zstandard") from error
-        return io.BufferedReader(_Zstandard(path))
-    return open(path, "rb")
-
-
-class _Zstandard(io.RawIOBase):
-    """The text of a file of zstandard frames; raises EOFError where it is damaged or cut off.
-
-    The package's own reader takes a file that was cut off for a whole one.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")
-        self._frame: Any = None  # under way; None between two frames
-        self._rest, self._ready = b"", b""  # not yet decompressed; not yet read
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            block = self._rest or self._file.read(SNIFFED_BYTES)
-            if not block and self._frame:
-                raise EOFError("it ends within a frame")
-            if not block:
-                return 0
-            self._decompress(block)
-        count = min(len(buffer), len(self._ready))
-        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
-        return count
-
-    def _decompress(self, block: bytes) -> None:
-        import zstandard
-
-        frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-        try:
-            self._ready = frame.decompress(block)
-        except zstandard.ZstdError as error:
-            raise EOFError(str(error)) from error
-        self._rest, self._frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-
-
-def refuse_binary(path: str) -> None:
-    """Raises UserError when the head of a file holds NUL bytes: then it is no text."""
-    try:
-        with open_binary(path) as file:
-            head = file.read(SNIFFED_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}; is it complete?") from error
-    if b"\0" in head:
-        raise UserError(
-            f"{path} holds binary data (a NUL byte), expected UTF-8 text; check the path"
-        )
-
-
-def read_lines(path: str, name: str, bad: BadRecords) -> Iterator[Record]:
-    """Yields the lines of a UTF-8 file, without their ends; lines that cannot be decoded are
-    counted.
-    """
-    try:
-        with open_binary(path) as file:
-            for number, raw in enumerate(file, start=1):
-                place = f"{name}:{number}"
-                try:
-                    yield Record(
-                        place, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                    )
-                except UnicodeDecodeError as error:
-                    bad.skip(place, f"is not UTF-8: {error.reason} at byte {error.start}")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}; is it complete?") from error
-
-
 def read_text(path: str, name: str, options: SourceOptions, bad: BadRecords) -> Iterator[Record]:
-    """Yields one record per line, or per run of lines between blank lines."""
+    """Yields one record per line that is not blank, or per run of them.
+
+    A run that is longer than the longest line allowed is counted in `bad`, and not held either.
+    """
     refuse_binary(path)
-    gathered: list[Record] = []
-    for line in read_lines(path, name, bad):
-        if line.text.strip():
-            gathered.append(line)
-        if gathered and (options.text_layout == "lines" or not line.text.strip()):
-            bad.accept()
-            yield Record(gathered[0].place, "\n".join(part.text for part in gathered))
-            gathered = []
-    if gathered:
+    records = _joined if options.text_layout == "paragraphs" else _each
+    lines = read_lines(path, name, bad)
+    for has_text, run in groupby(lines, lambda line: bool(line.text.strip())):
+        if has_text:
+            yield from records(run, bad)
+
+
+def _each(run: Iterator[Record], bad: BadRecords) -> Iterator[Record]:
+    for line in run:
         bad.accept()
-        yield Record(gathered[0].place, "\n".join(part.text for part in gathered))
+        yield line
+
+
+def _joined(run: Iterator[Record], bad: BadRecords) -> Iterator[Record]:
+    first = next(run)
+    texts, size = [first.text], len(first.text)
+    for line in run:
+        size += 1 + len(line.text)
+        if size > MAX_LINE:
+            bad.skip(first.place, f"begins {MAX_LINE:,} characters without a blank line")
+            return
+        texts.append(line.text)
+    bad.accept()
+    yield Record(first.place, "\n".join(texts))
 
 
 def read_jsonl(path: str, name: str, options: SourceOptions, bad: BadRecords) -> Iterator[Record]:
@@ -227,7 +154,7 @@ class FileSource:
     def __init__(self, kind: str, pattern: str, options: SourceOptions) -> None:
         self.kind = kind
         self.options = options
-        self.paths = find_files(pattern)
+        self.paths = find_files(kind, pattern)
         self.root = os.path.dirname(os.path.commonprefix([os.path.abspath(p) for p in self.paths]))
         self.bad = BadRecords(options.bad_share)
 

@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import tracemalloc
 
 import pytest
 
-from condenser_jax.data import files
+from condenser_jax.data import files, lines
 from condenser_jax.data.documents import SourceOptions
 from condenser_jax.data.sources import open_source
 from condenser_jax.errors import UserError
@@ -134,6 +135,17 @@ def test_a_glob_without_files_is_refused(tmp_path):
         open_source(f"text:{tmp_path}/none.txt")
 
 
+@pytest.mark.parametrize("kind, ending", [("text", "txt"), ("jsonl", "jsonl")])
+def test_a_directory_is_told_how_to_name_its_files(tmp_path, kind, ending):
+    (tmp_path / f"a.{ending}").write_text('{"text": "one"}')
+    with pytest.raises(UserError) as error:
+        open_source(f"{kind}:{tmp_path}")
+    message = f"{tmp_path} is a directory, expected files; name those in it: "
+    remedy = f"{kind}:{tmp_path}/*.{ending}"
+    assert str(error.value) == f"{message}'{remedy}'"
+    assert len(texts(remedy)) == 1
+
+
 def test_empty_files_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(UserError, match=r"a.txt is empty \(1 files match"):
@@ -255,3 +267,51 @@ def test_a_parquet_file_that_is_damaged_inside_is_named(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="a.parquet cannot be read: .*; is it complete?"):
         texts(f"parquet:{path}")
+
+
+def write_bytes(path, content):
+    if path.suffix == ".zst":
+        content = pytest.importorskip("zstandard").ZstdCompressor().compress(content)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.mark.parametrize("ending", ["txt", "txt.gz", "txt.zst"])
+def test_a_line_without_an_end_is_a_broken_record_named_by_file_and_line(
+    tmp_path, monkeypatch, ending
+):
+    monkeypatch.setattr(lines, "MAX_LINE", 10)
+    write_bytes(tmp_path / f"a.{ending}", b"first\n" + b"x" * 10 + b"\n" + b"y" * 35 + b"\nlast")
+    source = open_source(f"text:{tmp_path}/a.{ending}", SourceOptions(bad_share=0.5))
+    assert [(d.key, d.text) for d in source.documents()] == [
+        (f"a.{ending}:1", "first"),
+        (f"a.{ending}:2", "x" * 10),
+        (f"a.{ending}:4", "last"),
+    ]
+    assert source.bad.first == [f"a.{ending}:3 is a line of over 10 bytes"]
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonl"])
+def test_a_file_of_one_endless_line_is_refused_without_holding_it(tmp_path, monkeypatch, kind):
+    def peak_while_reading(limit, refused):
+        monkeypatch.setattr(lines, "MAX_LINE", limit)
+        tracemalloc.start()
+        with pytest.raises(UserError, match=refused):
+            texts(f"{kind}:{path}")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    path, size = tmp_path / "a.txt", 1 << 22
+    path.write_bytes(b"\xff" * size)
+    refused = "1 of 1 records are broken, above bad_share 0.01; the first: a.txt:1 is"
+    assert peak_while_reading(1 << 16, f"{refused} a line of over 65,536 bytes") < size / 4
+    assert peak_while_reading(size, f"{refused} not UTF-8") > size
+
+
+def test_a_text_without_a_blank_line_is_bounded_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LINE", 20)
+    (tmp_path / "a.txt").write_text("word\n" * 4 + "\n" + "word\n" * 9 + "\nlast")
+    options = SourceOptions(text_layout="paragraphs", bad_share=0.5)
+    source = open_source(f"text:{tmp_path}/a.txt", options)
+    assert [d.text for d in source.documents()] == ["word\nword\nword\nword", "last"]
+    assert source.bad.first == ["a.txt:6 begins 20 characters without a blank line"]
