@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.data.hashing import hash_u64, integers_below
+from condenser_jax.data.hashing import hash_u64, two_below
 from condenser_jax.evaluation.base import place, replicated
 from condenser_jax.types import Frozen, Params
 
@@ -33,10 +33,7 @@ def choose_pairs(documents: np.ndarray, limit: int, seed: int) -> np.ndarray:
     usable = np.flatnonzero(sizes >= 2)
     order = np.argsort(hash_u64(CHOOSE_DOCUMENT, seed, usable), kind="stable")
     chosen = np.sort(usable[order[:limit]])
-    first = integers_below(sizes[chosen], CHOOSE_SPAN, seed, chosen)
-    step = 1 + integers_below(sizes[chosen] - 1, CHOOSE_SPAN + 1, seed, chosen)
-    second = (first + step) % sizes[chosen]
-    return np.stack([starts[chosen] + first, starts[chosen] + second], axis=1)
+    return starts[chosen, None] + np.stack(two_below(sizes[chosen], CHOOSE_SPAN, seed, chosen), 1)
 
 
 def span_retrieval_evaluator(
