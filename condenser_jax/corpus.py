@@ -16,6 +16,7 @@ from condenser_jax.data.parallel import usable_cores
 from condenser_jax.data.prepare import PrepareConfig, prepare_mixture
 from condenser_jax.data.store import Prepared, open_prepared, verify
 from condenser_jax.data.tokenization import load_tokenizer
+from condenser_jax.data.unmaskable import TOLERATED_SHARE, unmaskable_share
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.environment import cache_directory
 from condenser_jax.hf.load import find_directory, tokenizer_path
@@ -72,7 +73,25 @@ def prepare_corpus(config: DataConfig, seed: int, tokenizer: str) -> Corpus:
         log.info("data: %s", summary(prepared.card))
         sources.append((prepared, weight))
     loaded = load_tokenizer(sources[0][0].tokenizer_directory)
-    return Corpus(tuple(sources), loaded, Vocabulary.from_tokenizer(loaded))
+    corpus = Corpus(tuple(sources), loaded, Vocabulary.from_tokenizer(loaded))
+    _warn_of_unmaskable_rows(corpus, config, seed)
+    return corpus
+
+
+def _warn_of_unmaskable_rows(corpus: Corpus, config: DataConfig, seed: int) -> None:
+    how = (corpus.vocabulary, config.max_length, config.mask_rate, seed)
+    for prepared, _ in corpus.sources:
+        share = unmaskable_share(prepared.train, *how)
+        if share > TOLERATED_SHARE:
+            log.warning(
+                "NOTHING CAN BE MASKED IN %.1f %% OF THE ROWS of %s: no word of theirs fits the "
+                "budget (data.mask_rate %g). To a byte-level BPE, text without spaces is one word: "
+                "use a WordPiece (a BERT's; without model.init data.tokenizer='' trains one), or "
+                "raise data.mask_rate.",
+                100 * share,
+                prepared.card["spec"],
+                config.mask_rate,
+            )
 
 
 def prepare_config(config: DataConfig, seed: int, tokenizer: str) -> PrepareConfig:
