@@ -27,7 +27,9 @@ class DocumentStore(SpanStore, Protocol):
     """Spans that know their documents."""
 
     @property
-    def documents(self) -> np.ndarray: ...  # int64 [D + 1]
+    def documents(self) -> np.ndarray:
+        """int64 [D + 1]: document d has the spans documents[d]..documents[d + 1] - 1."""
+        ...
 
 
 class Batches(Protocol):
@@ -36,9 +38,13 @@ class Batches(Protocol):
     batch_size: int
 
     @property
-    def steps_per_epoch(self) -> int: ...
+    def steps_per_epoch(self) -> int:
+        """Steps that visit everything once; the last may run over."""
+        ...
 
-    def batch(self, step: int, rows: Rows = ...) -> NumpyBatch: ...
+    def batch(self, step: int, rows: Rows = ...) -> NumpyBatch:
+        """These rows of global batch `step` (counted from 0), a function of (seed, step, rows)."""
+        ...
 
 
 class SpanBatches:

@@ -19,7 +19,9 @@ class SpanStore(Protocol):
     """What rows ask of prepared spans (`store.Spans`): where they lie, and windows of them."""
 
     @property
-    def offsets(self) -> np.ndarray: ...  # int64 [S + 1]
+    def offsets(self) -> np.ndarray:
+        """int64 [S + 1]: span s is the tokens offsets[s]..offsets[s + 1] - 1 of all joined."""
+        ...
 
     def gather(
         self, indices: np.ndarray, starts: np.ndarray, length: int

@@ -36,6 +36,7 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
+        """V: the highest id plus one."""
         return len(self.continues_word)
 
     @cached_property

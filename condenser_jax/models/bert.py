@@ -273,6 +273,7 @@ class Backbone(nn.Module):
     compute: ComputeConfig
 
     def setup(self) -> None:
+        """Its two parts, whose parameters are those of docs/design.md section 4."""
         self.embeddings = Embeddings(self.config, self.compute)
         self.layers = LayerStack(self.config, self.compute, self.config.num_layers, BACKBONE_SITE)
 

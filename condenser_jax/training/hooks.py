@@ -46,6 +46,7 @@ class MetricsFile(Hook):
         self._file = open(path, "ab")  # bytes, so that `offset` is one
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends a line of step, time (seconds since 1970) and metrics."""
         finite = {name: _finite(value) for name, value in metrics.items()}
         line = {"step": step, "time": round(time.time(), 3), **finite}
         self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
@@ -59,6 +60,7 @@ class MetricsFile(Hook):
         return self._file.tell()
 
     def on_end(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
@@ -77,12 +79,14 @@ class TensorBoard(Hook):
         self._writer = SummaryWriter(str(directory), purge_step=purge, flush_secs=30)
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds a point at `step` to the curve of each metric."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
     on_eval = on_log
 
     def on_end(self) -> None:
+        """Writes what waits and closes the file."""
         self._writer.close()
 
 
@@ -108,11 +112,13 @@ class WeightsAndBiases(Hook):
         )
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Sends the metrics of `step`."""
         self._run.log(dict(metrics), step=step)
 
     on_eval = on_log
 
     def on_end(self) -> None:
+        """Ends the run there; what waits is sent first."""
         self._run.finish()
 
 
@@ -124,6 +130,7 @@ class Profile(Hook):
         self._runs = False
 
     def on_step(self, step: int) -> None:
+        """Starts the trace before the first step, ends it after the last."""
         if step == self._first:
             jax.profiler.start_trace(self._directory)
             self._runs = True
@@ -131,6 +138,7 @@ class Profile(Hook):
             self.on_end()
 
     def on_end(self) -> None:
+        """Writes the trace that is under way, if any."""
         if self._runs:
             # Steps are dispatched ahead of the device: the trace must hold their work too.
             jax.block_until_ready(jax.live_arrays())
@@ -163,6 +171,7 @@ class Progress(Hook):
         self._last_line = -math.inf
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Shows steps, time left, pace and metrics, in a log at most once in `every` seconds."""
         now = self._now()
         self._first = self._first or (step, now)
         if self._in_place:
@@ -174,6 +183,7 @@ class Progress(Hook):
             print(self._line(step, now, metrics), file=self._stream, flush=True)
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Prints what an evaluation found, on lines of its own."""
         clear = CLEAR_LINE if self._in_place else ""
         values = [value.replace(" ", "\0") for value in _values(metrics)]  # a pair stays together
         text = f"evaluation at step {step}: {', '.join(values)}"
@@ -181,6 +191,7 @@ class Progress(Hook):
         print(clear + lines.replace("\0", " "), file=self._stream, flush=True)
 
     def on_end(self) -> None:
+        """Leaves the line that was updated in place."""
         if self._in_place and self._first:
             print(file=self._stream, flush=True)
 
