@@ -44,10 +44,12 @@ class Workdir:
 
     @property
     def config(self) -> Path:
+        """The resolved configuration."""
         return self.root / "config.json"
 
     @property
     def data_hashes(self) -> Path:
+        """{name: hash} of the prepared data and frozen sources."""
         return self.root / "data_hashes.json"
 
     @property
@@ -58,34 +60,42 @@ class Workdir:
 
     @property
     def metrics(self) -> Path:
+        """One JSON object per log or evaluation."""
         return self.root / "metrics.jsonl"
 
     @property
     def checkpoints(self) -> Path:
+        """A folder per saved step."""
         return self.root / "checkpoints"
 
     @property
     def tensorboard(self) -> Path:
+        """Event files."""
         return self.root / "tensorboard"
 
     @property
     def tokenizer(self) -> Path:
+        """The run's tokenizer, as transformers saves it."""
         return self.root / "tokenizer"
 
     @property
     def card(self) -> Path:
+        """How texts become vectors (`hf.card.EncoderCard`)."""
         return self.root / "card.json"
 
     @property
     def lock(self) -> Path:
+        """Held by the process that runs here."""
         return self.root / ".lock"
 
     @property
     def facts(self) -> Path:
+        """What an export must know besides: backbone, origin of weights, data cards, versions."""
         return self.root / "facts.json"
 
     @property
     def result(self) -> Path:
+        """Held-out figures before and after, written at the end."""
         return self.root / "result.json"
 
 
