@@ -73,7 +73,7 @@ def build(config: RunConfig) -> Built:
         eval_every=training.eval_every,
         save_every=training.save_every,
         evaluate=heldout_evaluation(
-            corpus, objective, mesh, config.data, config.evaluation, config.seed
+            corpus, objective, method.goal, mesh, config.data, config.evaluation, config.seed
         ),
         goal=method.goal,
         tokens_per_step=training.batch_size * config.data.max_length,

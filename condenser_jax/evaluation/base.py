@@ -1,4 +1,6 @@
-"""What every evaluation during training shares: batches placed on the mesh, results read by all."""
+"""What every evaluation during training shares: a fixed sample, batches placed on the mesh, results
+read by all.
+"""
 
 from collections.abc import Mapping
 
@@ -20,3 +22,8 @@ def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
 def replicated(mesh: Mesh) -> jax.sharding.NamedSharding:
     """The sharding of results that every host reads."""
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def spread(total: int, limit: int) -> np.ndarray:
+    """At most `limit` numbers below `total`, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(limit, total)).round().astype(np.int64))

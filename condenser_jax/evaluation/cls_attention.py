@@ -7,7 +7,7 @@ entropy of the CLS's attention (low: it has chosen what to read), and the attent
 receives from all others. Every text counts the same, however long.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from condenser_jax.evaluation.base import place, replicated
 from condenser_jax.models.bert import NEGATIVE, Backbone
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
-from condenser_jax.types import Array, Batch, Mean, Tree
+from condenser_jax.types import Array, Batch, Frozen, Mean, Params, Tree
 
 
 class ClsAttention(NamedTuple):
@@ -28,6 +28,22 @@ class ClsAttention(NamedTuple):
     received: list[float]  # weight that the CLS has for another attended position, mean of these
     uniform_entropy: float
     uniform_received: float
+
+
+def cls_entropy(scores: Array, attention_mask: Array) -> Array:
+    """Entropy of the CLS's attention of each text, nats, mean over heads: [B], float32.
+
+    Args:
+      scores: [B, H, L] of the CLS before softmax.
+      attention_mask: [B, L], 1 = attended; at least the CLS is.
+    """
+    log_weights = _log_weights(scores, attention_mask[:, None, :])
+    return -(jnp.exp(log_weights) * log_weights).sum(-1).mean(1)
+
+
+def _log_weights(scores: Array, attention_mask: Array) -> Array:
+    masked = jnp.where(attention_mask > 0, scores.astype(jnp.float32), NEGATIVE)
+    return jax.nn.log_softmax(masked, axis=-1)
 
 
 def attention_figures(scores: Array, attention_mask: Array) -> tuple[Array, Array]:
@@ -40,15 +56,11 @@ def attention_figures(scores: Array, attention_mask: Array) -> tuple[Array, Arra
     Returns:
       entropy [B] in nats and received [B], means over heads, float32; a lone CLS receives 0.
     """
-    attended = attention_mask > 0
-    masked = jnp.where(attended[:, None, None, :], scores.astype(jnp.float32), NEGATIVE)
-    log_weights = jax.nn.log_softmax(masked, axis=-1)
-    of_cls = log_weights[:, :, 0, :]  # B H L
-    entropy = -(jnp.exp(of_cls) * of_cls).sum(-1).mean(1)
+    log_weights = _log_weights(scores, attention_mask[:, None, None, :])
     to_cls = jnp.exp(log_weights[:, :, :, 0]).mean(1)  # B L
-    others = attended.at[:, 0].set(False)
+    others = (attention_mask > 0).at[:, 0].set(False)
     received = (to_cls * others).sum(1) / jnp.maximum(others.sum(1), 1)
-    return entropy, received
+    return cls_entropy(scores[:, :, 0], attention_mask), received
 
 
 def cls_attention(
@@ -81,3 +93,37 @@ def cls_attention(
     means = sum(mean.total.astype(np.float64) for mean in totals) / count
     entropy, received = means.T.tolist()
     return ClsAttention(entropy[:-1], received[:-1], entropy[-1], received[-1])
+
+
+def cls_entropy_evaluator(
+    cls_scores: Callable, batches: Sequence[Mapping[str, np.ndarray]], mesh: Mesh
+) -> Callable[[Params, Frozen], dict[str, float]]:
+    """Builds the evaluation of an encoder in training.
+
+    Args:
+      cls_scores: (params, frozen, batch) -> the CLS's scores [B, H, L] of each layer.
+      batches: unmasked, all of one size; rows that attend to a lone CLS do not count.
+
+    Returns:
+      (params, frozen) -> {"heldout/cls_entropy_layer_1", ..., "heldout/cls_entropy_uniform"}, the
+      last of attention that does not choose.
+    """
+    placed = [place(batch, mesh) for batch in batches]
+    lengths = np.concatenate([batch["attention_mask"].sum(1) for batch in batches])
+    texts = int((lengths > 1).sum())
+    uniform = {"heldout/cls_entropy_uniform": float(np.log(lengths).sum() / texts)}
+
+    def totals(params: Params, frozen: Frozen, batch: Batch) -> Array:
+        mask = batch["attention_mask"]
+        entropies = [cls_entropy(scores, mask) for scores in cls_scores(params, frozen, batch)]
+        return jnp.stack(entropies) @ (mask.sum(1) > 1).astype(jnp.float32)  # N
+
+    compiled = jax.jit(totals, out_shardings=replicated(mesh))
+
+    def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
+        found = jax.device_get([compiled(params, frozen, batch) for batch in placed])
+        means = np.array(found, np.float64).sum(axis=0) / texts
+        layers = {f"heldout/cls_entropy_layer_{i}": float(x) for i, x in enumerate(means, start=1)}
+        return layers | uniform
+
+    return evaluate

@@ -196,5 +196,9 @@ def build(backbone: BackboneConfig, compute: ComputeConfig, options: CondenserCo
         phases=phases,
         schedule=Schedule((("train",),), prelude=((("head_warmup",), warmup),) if warmup else ()),
         exports=groups,
-        predict={"embed": condenser.model.embed_text, "masked_lm": condenser.predict_masked_lm},
+        predict={
+            "embed": condenser.model.embed_text,
+            "masked_lm": condenser.predict_masked_lm,
+            "cls_scores": condenser.model.cls_scores,
+        },
     )

@@ -93,3 +93,23 @@ class LanguageModel:
         """Text vectors [B, D]: the last layer's CLS, no dropout."""
         del frozen
         return self.late_cls(params, batch, None)
+
+    def cls_scores(self, params: Params, frozen: Params, batch: Batch) -> tuple[Array, ...]:
+        """What the CLS of each layer attends to: scores before softmax [B, H, L], no dropout.
+
+        One layer at a time: a scan would keep the scores of all positions of all layers.
+        """
+        del frozen
+        hidden, found = self.embed(params, batch, None), []
+        how: Any = {"collect": ("attention_scores",), "method": "run_layers"}
+        for layer in range(self.config.num_layers):
+            hidden, kept = self.backbone.apply(
+                {"params": params["backbone"]},
+                hidden,
+                batch["attention_mask"],
+                start=layer,
+                stop=layer + 1,
+                **how,
+            )
+            found.append(kept["attention_scores"][0][:, :, 0])
+        return tuple(found)

@@ -51,5 +51,9 @@ def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) 
         phases=(Phase("train", model.groups),),
         schedule=Schedule(cycle=(("train",),)),
         exports=model.groups,
-        predict={"embed": model.embed_text, "masked_lm": predict_masked_lm},
+        predict={
+            "embed": model.embed_text,
+            "masked_lm": predict_masked_lm,
+            "cls_scores": model.cls_scores,
+        },
     )
