@@ -61,14 +61,41 @@ def run(main: Callable[[], None]) -> None:
     environment.tune_process()
     set_up_logging()
     status, message = _outcome(main)
-    if message:
-        print(message, file=sys.stderr)
+    number = _number_in_group()
+    if message and not (number and status == EXIT_PREEMPTED):  # all stop; one says it
+        print(f"process {number}: {message}" if number else message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    if status in (EXIT_FAILURE, EXIT_USER_ERROR) and _has_peers():
+    if number is not None and status in (EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED):
         # An ordinary exit would wait minutes for peers that wait for us; a lost one they notice.
         os._exit(status)
     sys.exit(status)
+
+
+def split_off_command() -> list[str]:
+    """Takes what stands behind `--` off the command line, and returns it: another command."""
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    sys.argv, behind = sys.argv[:end], sys.argv[end + 1 :]
+    return behind
+
+
+def join_group(
+    coordinator: str | None, processes: int | None, number: int | None, heartbeat: int | None
+) -> None:
+    """Joins the group of processes that train together, if any (condenser_jax/cluster.py).
+
+    Lines of the log are the first process's from then on; of the others only warnings are shown.
+    """
+    from condenser_jax import cluster
+    from condenser_jax.training.signals import keep_sigterm_until_training
+
+    given = (coordinator, processes, number, heartbeat)
+    cluster.join(dict(zip(environment.GROUP_VARIABLES, given, strict=True)))
+    place = _number_in_group()
+    if place is not None:
+        keep_sigterm_until_training(_stop)
+    if place:
+        set_up_logging(place)
 
 
 def _outcome(main: Callable[[], None]) -> tuple[int, str]:
@@ -113,13 +140,20 @@ def _mistake_of_the_system(error: OSError) -> str:
     return ""
 
 
-def _has_peers() -> bool:
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized()
+def _number_in_group() -> int | None:
+    """Which process of its group this is; None if it joined none."""
+    if "jax" not in sys.modules:
+        return None
+    import jax
+
+    return jax.process_index() if jax.distributed.is_initialized() else None
 
 
 class _Lines(logging.Formatter):
     """Plain lines; on a terminal each takes the place of the progress line."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"process {number}: %(message)s" if number else "%(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         clear = "\r\x1b[K" if sys.stderr.isatty() else ""
@@ -127,18 +161,19 @@ class _Lines(logging.Formatter):
         return f"{clear}{level}{super().format(record)}"
 
 
-def set_up_logging() -> None:
+def set_up_logging(number: int = 0) -> None:
     """Shows what `condenser_jax` logs as plain lines on stderr, and silences absl, asyncio, orbax.
 
-    Their errors reach us as exceptions as well, which say it in one line.
+    Their errors reach us as exceptions as well, which say it in one line. Of a process with another
+    `number` than 0 only warnings are shown.
     """
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # orbax's futures, on a full disk
     handler = logging.StreamHandler()
-    handler.setFormatter(_Lines())
+    handler.setFormatter(_Lines(number))
     logger = logging.getLogger("condenser_jax")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if number else logging.INFO)
     logger.propagate = False
 
 

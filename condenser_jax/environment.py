@@ -24,6 +24,12 @@ DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",  # we parallelise by processes, over documents
     "TRANSFORMERS_VERBOSITY": "error",  # no advice to install another framework
 }
+GROUP_VARIABLES = {  # of a process among several, for the flags of launch/train.py
+    "coordinator": "CONDENSER_JAX_COORDINATOR",
+    "num_processes": "CONDENSER_JAX_NUM_PROCESSES",
+    "process_id": "CONDENSER_JAX_PROCESS_ID",
+    "heartbeat_seconds": "CONDENSER_JAX_HEARTBEAT_SECONDS",
+}
 CACHE_VARIABLE = "CONDENSER_JAX_CACHE"
 DEFAULT_CACHE = "~/.cache/condenser_jax"
 LEAST_COMPILE_SECONDS = 0.3  # programs that compile faster are not worth a file

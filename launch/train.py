@@ -20,12 +20,22 @@ CONFIG = command.config_flag()
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "where the run lives; default: runs/<configuration>[-<variant>]"
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, where SLURM or a TPU pod do not say it"
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes train together")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
+HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", None, "silence after which a process counts as lost; default: 60"
+)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what the run would cost, and stop")
 
 
 def main() -> None:
     """Reads the configuration, then trains or tells what training would cost."""
+    command.join_group(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, HEARTBEAT.value)
     from condenser_jax import run
+    from condenser_jax.cluster import is_first
     from condenser_jax.config import read_config
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.methods import METHODS
@@ -37,7 +47,8 @@ def main() -> None:
         run.print_dry_run(config)
         return
     workdir, history = run.train(config, WORKDIR.value or command.default_workdir(), BEGAN)
-    print(run.closing_words(workdir, history, time.time() - BEGAN))
+    if is_first():
+        print(run.closing_words(workdir, history, time.time() - BEGAN))
 
 
 if __name__ == "__main__":

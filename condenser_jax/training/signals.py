@@ -3,6 +3,7 @@
 A second signal of the same kind leaves at once, whatever is going on.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 import jax
 
 from condenser_jax.errors import EXIT_INTERRUPTED
+
+_jaxs_handler: int | None = None  # a pointer to the function in C that hears SIGTERM for the group
 
 
 class StopRequest:
@@ -38,6 +41,31 @@ class StopRequest:
 
             return multihost_utils.reached_preemption_sync_point(step)
         return self.requested
+
+
+def keep_sigterm_until_training(handler: Any) -> None:
+    """Gives SIGTERM back to `handler`, from jax.distributed, which takes it when it starts.
+
+    `graceful_stop` hands it over again. Until then there is nothing to save, so nothing to agree.
+    """
+    global _jaxs_handler
+    _jaxs_handler = _c_signal("signal")(signal.SIGTERM, None)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def _hand_over_sigterm(jaxs_handler: int) -> None:
+    """The first SIGTERM is jax's, which tells the group; the second ends the process, even one that
+    waits in a collective for a peer that is gone.
+    """
+    _c_signal("sysv_signal")(signal.SIGTERM, jaxs_handler)  # in System V a handler hears one signal
+
+
+def _c_signal(name: str) -> Any:
+    """`signal` of the C library, or its variant: Python's knows no handlers but its own."""
+    library = ctypes.CDLL(None)
+    function = getattr(library, name, library.signal)
+    function.argtypes, function.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    return function
 
 
 def _report_unraisable(dropped: Any) -> None:
@@ -67,6 +95,9 @@ def graceful_stop() -> Iterator[StopRequest]:
     if not jax.distributed.is_initialized():
         handlers[signal.SIGTERM] = terminate
     former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    if _jaxs_handler is not None:
+        former[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+        _hand_over_sigterm(_jaxs_handler)
     former_hook, sys.unraisablehook = sys.unraisablehook, _report_unraisable
     try:
         yield request
