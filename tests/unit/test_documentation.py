@@ -18,6 +18,8 @@ COMMANDS = {
     "test": 'pip install -e ".[test]" && pytest',
 }
 OTHER_FLAGS = {"pytest": {"-m"}, "pip": {"-e", "-U"}}
+TPU_POD, SLURM = "launch/tpu_pod.sh", "launch/slurm.sbatch"
+FIRST_WORDS = ("python", "pip", "pytest", "sbatch", TPU_POD)
 
 
 def blocks(text):
@@ -33,33 +35,55 @@ def commands(text):
     for _, code in blocks(text):
         for line in code.replace("\\\n", " ").splitlines():
             for part in line.split("&&"):
-                words = (
-                    shlex.split(part, comments=True)
-                    if re.match(r"\s*(python|pip|pytest) ?", part)
-                    else []
-                )
-                if words and words[0] in ("python", "pip", "pytest"):
-                    yield words
+                if part.lstrip().startswith(FIRST_WORDS):
+                    words = shlex.split(part, comments=True)
+                    if words[0] in FIRST_WORDS:
+                        yield words
 
 
 def flags_of(script):
-    """Names of the flags that a script declares, by absl or by argparse."""
+    """Names of the flags that a script declares, by absl, by argparse or in a case of bash."""
     source = script.read_text()
     found = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
     found |= set(re.findall(r'add_argument\(\s*"--([\w-]+)"', source))
+    found |= set(re.findall(r"\s--(\w+)(?:=\*)?\) ", source))
     return found | ({"config"} if "config_flag(" in source else set())
 
 
 def mistakes(words):
-    """What is wrong with a command, if anything."""
+    """What is wrong with a command, and with the one behind its `--`, if anything."""
+    if "--" in words:
+        end = words.index("--")
+        return mistakes(words[:end]) + mistakes(words[end + 1 :])
+    if words[0] == "sbatch":
+        place = words.index(SLURM)
+        return mistakes(["python", "launch/train.py", *words[place + 1 :]])
+    if words[0] == TPU_POD:
+        known = re.findall(r"^#   (\w+) ", (ROOT / TPU_POD).read_text(), re.MULTILINE)
+        unknown = [f"command {words[1]}"] if words[1] not in known else []
+        return unknown + script_mistakes(ROOT / TPU_POD, words[2:])
     if words[0] != "python":
         known = OTHER_FLAGS[words[0]]
         return [f"flag {word}" for word in words if word.startswith("-") and word not in known]
     script = ROOT / words[1]
-    if not script.is_file():
-        return [f"file {words[1]}"]
+    return script_mistakes(script, words[2:]) if script.is_file() else [f"file {words[1]}"]
+
+
+def script_mistakes(script, words):
+    """What is wrong with the flags of a script; values follow `=`, or a blank: -n 2 --devices 4."""
     names = flags_of(script)
-    return [problem for word in words[2:] for problem in flag_mistakes(word, names)]
+    for short, value in re.findall(r"(-\w|--\w+) (\d+)", " ".join(words)):
+        place = words.index(short)
+        name = long_name(script, short)
+        words = [*words[:place], f"--{name}={value}", *words[place + 2 :]]
+    return [problem for word in words for problem in flag_mistakes(word, names)]
+
+
+def long_name(script, flag):
+    """devices for --devices; processes for -n, where the script declares it so; else as it is."""
+    declared = rf'DEFINE_\w+\(\s*"(\w+)",[^)]*short_name="{flag[1:]}"'
+    found = re.search(declared, script.read_text())
+    return found[1] if found else flag.lstrip("-")
 
 
 def flag_mistakes(word, names):
@@ -99,6 +123,11 @@ def test_documented_commands_name_files_flags_and_keys_that_exist(page):
         "python launch/train.py --config=configs/condenser.py --config.mesh.fspd=4",
         "python launch/train.py runs/condenser",
         "pip instal --no",
+        "python launch/local_cluster.py -m 2 -- python launch/train.py --config=configs/mlm.py",
+        "python launch/local_cluster.py -n 2 -- python launch/train.py --wrokdir=runs/two",
+        "launch/tpu_pod.sh rnu --name=pod",
+        "launch/tpu_pod.sh run --nmae=pod -- python launch/train.py --config=configs/mlm.py",
+        "sbatch --nodes=2 launch/slurm.sbatch --confg=configs/mlm.py",
     ],
 )
 def test_a_mistaken_command_is_found(command):

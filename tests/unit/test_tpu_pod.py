@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="hosts are Linux machines")
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "tpu_pod.sh"
 TRAIN = ["python", "launch/train.py", "--config=configs/condenser.py"]
