@@ -15,7 +15,7 @@ from condenser_jax.hf.model_card import Facts
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Objective
-from condenser_jax.training.checkpoints import Checkpoints
+from condenser_jax.training.saved import Saved
 from condenser_jax.training.workdir import Workdir, existing_workdir, read_config_json
 
 
@@ -46,23 +46,23 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
     method = METHODS[config.objective.name]
     objective = method.build(backbone, ComputeConfig(), config.objective)
     lower = method.goal.lower_is_better
-    with Checkpoints(workdir.checkpoints, lower_is_better=lower, read_only=True) as checkpoints:
-        chosen = _chosen_step(checkpoints, step)
-        shapes = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
-        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = {
-            group: jax.tree.map(
-                lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes[group]
-            )
-            for group in objective.exports
-        }
-        params = jax.tree.map(np.asarray, checkpoints.restore_params(chosen, abstract))
-        record = checkpoints.read_record(chosen)
+    checkpoints = Saved(workdir.checkpoints, lower_is_better=lower)
+    chosen = _chosen_step(checkpoints, step)
+    shapes = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        group: jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes[group]
+        )
+        for group in objective.exports
+    }
+    params = jax.tree.map(np.asarray, checkpoints.restore_params(chosen, abstract))
+    record = checkpoints.read_record(chosen)
     card = read_card(workdir.card)
     return Finished(workdir, config, backbone, card, facts, objective, chosen, params, record)
 
 
-def _chosen_step(checkpoints: Checkpoints, step: str) -> int:
+def _chosen_step(checkpoints: Saved, step: str) -> int:
     known = {"last": checkpoints.latest_step, "best": checkpoints.best_step}
     if step.isdecimal():
         return int(step)

@@ -97,13 +97,12 @@ def _run(
 
 
 def _start(built: Built, checkpoints: Checkpoints, workdir: Workdir) -> tuple[int, Any, dict]:
-    """(first step to run, state, record) of a fresh run or of the latest checkpoint."""
-    latest = checkpoints.latest_step
-    if latest is None:
+    """(first step to run, state, record) of a fresh run or of the latest sound checkpoint."""
+    restored = checkpoints.restore_latest(built.run.abstract_state())
+    if restored is None:
         return 0, built.run.initial_state(), {}
-    state, record = checkpoints.restore(latest, built.run.abstract_state())
-    log.info("resumed %s after step %d of %d", workdir.root, latest, built.run.steps)
-    return latest, state, record
+    log.info("resumed %s after step %d of %d", workdir.root, restored[0], built.run.steps)
+    return restored
 
 
 def _hooks(

@@ -1,38 +1,41 @@
-"""Checkpoints of a run: asynchronous, atomic, the last few and the best one are kept.
+"""Checkpoints of a run, written: asynchronous, atomic, the last few and the best one are kept.
 
-A thin wrapper on orbax. A checkpoint has three items, so that an export need not read the
-optimizer: `params` (the parameters), `rest` (every other field of the train state) and `record`
-(JSON). A save that is killed leaves a temporary directory, which the next start removes.
+A thin wrapper on orbax. A save that is killed leaves a temporary directory, which the next start
+removes. A checkpoint that turns out damaged is set aside, never removed.
 """
 
-import dataclasses
-import errno
-import math
+import itertools
+import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from condenser_jax.errors import UserError
-from condenser_jax.types import Params, Tree
+from condenser_jax.training.checksums import describe_with_checksums
+from condenser_jax.training.records import to_json
+from condenser_jax.training.saved import Damaged, Saved, best, items_of
+from condenser_jax.training.system_errors import FULL, NOT_WRITABLE, in_words, system_error
+from condenser_jax.types import Tree
 
-ITEMS = ("params", "rest", "record")
+log = logging.getLogger("condenser_jax")
 
 
-class Checkpoints:
-    """The checkpoints below one directory. Use as a context manager, or call `close` at the end.
+class Checkpoints(Saved):
+    """The checkpoints of a run that goes on. A context manager, or call `close` at the end.
 
     Args:
-      directory: where the checkpoints lie, one directory per step.
+      directory: where the checkpoints lie, one directory per step; made if missing.
       keep: how many of the latest are kept, besides the best.
       asynchronous: `save` returns once the arrays are copied; the rest is written meanwhile.
       lower_is_better: whether the best checkpoint has the lowest metric.
-      read_only: for other commands: removes nothing, so it may look into a run that goes on.
     """
 
     def __init__(
@@ -42,27 +45,17 @@ class Checkpoints:
         keep: int = 2,
         asynchronous: bool = True,
         lower_is_better: bool = True,
-        read_only: bool = False,
     ) -> None:
-        self.directory = Path(directory).absolute()
-        if read_only and not self.directory.is_dir():
-            raise UserError(f"no checkpoint found in {self.directory}: there is no such directory")
-        best = policies.BestN(
-            get_metric_fn=_metric,
-            n=1,
-            reverse=lower_is_better,
-            keep_checkpoints_without_metrics=False,
-        )
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        super().__init__(directory, lower_is_better=lower_is_better)
+        self._metrics = self.metrics()
+        kept = [policies.LatestN(keep), _Best(self._metrics, self._sign)]
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-            best_fn=_metric,
-            best_mode="min" if lower_is_better else "max",
+            preservation_policy=policies.AnyPreservationPolicy(kept),
             enable_async_checkpointing=asynchronous,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
+            cleanup_tmp_directories=True,
         )
-        with self._writing():
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -70,77 +63,55 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def latest_step(self) -> int | None:
-        """The step of the last complete checkpoint; None if there is none."""
-        return self._manager.latest_step()
-
-    @property
-    def best_step(self) -> int | None:
-        """The step with the best metric; the latest one if none was saved with a metric."""
-        return self._manager.best_step() or self.latest_step
-
     def save(
         self, step: int, state: Tree, record: Mapping[str, Any], metric: float | None = None
     ) -> None:
         """Saves `state` and the JSON `record`; returns once `state` may be donated.
 
         `state` is a flax.struct dataclass with a field `params` of dictionaries. `metric` decides
-        which checkpoint is the best; without one, this never is. Raises UserError on a full disk,
-        at this save or in the background of the one before.
+        which checkpoint is the best; without one, this never is. Raises UserError on a full disk
+        or one that cannot be written, at this save or in the background of the one before.
         """
-        fields = _fields(state)
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(fields.pop("params")),
-            rest=ocp.args.StandardSave(fields),
-            record=ocp.args.JsonSave(dict(record)),
+        items = items_of(state)
+        stored = to_json(record, metric, describe_with_checksums(items))
+        if stored["metric"] is not None:
+            self._metrics[step] = stored["metric"]
+        arguments = ocp.args.Composite(
+            params=ocp.args.StandardSave(items["params"]),
+            rest=ocp.args.StandardSave(items["rest"]),
+            record=ocp.args.JsonSave(stored),
         )
-        metrics = None
-        if metric is not None and math.isfinite(metric):
-            metrics = {"metric": float(metric)}
         with self._writing():
-            accepted = self._manager.save(step, args=items, metrics=metrics)
+            accepted = self._manager.save(step, args=arguments)
         assert accepted, f"step {step} was not saved: step {self.latest_step} is there already"
 
-    def restore(self, step: int, abstract_state: Tree) -> tuple[Tree, dict[str, Any]]:
-        """Returns (state, record) of `step`, placed as `abstract_state` (ShapeDtypeStructs) says.
+    def restore_latest(self, abstract_state: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
+        """Returns (step, state, record) of the latest checkpoint that is not damaged; None if there
+        is no checkpoint at all.
 
-        Raises UserError if there is no such checkpoint, or another structure in it.
+        All processes must call it, and all restore the same step. Damaged ones are said in a
+        warning each and set aside, once an earlier one is restored. Raises UserError if all are
+        damaged, and changes nothing then; or where the structure is another (`Saved.restore`).
         """
-        fields = _fields(abstract_state)
-        params = fields.pop("params")
-        self._check_structure(step, "params", params)
-        self._check_structure(step, "rest", fields)
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(params),
-            rest=ocp.args.StandardRestore(fields),
-            record=ocp.args.JsonRestore(),
-        )
-        with self._reading(step):
-            restored = self._manager.restore(step, args=items)
-        state = dataclasses.replace(abstract_state, params=restored.params, **restored.rest)
-        return state, restored.record
-
-    def restore_params(self, step: int, abstract: Params) -> Params:
-        """Returns the groups of parameters in `abstract`, all or some; reads nothing else."""
-        self._check_structure(step, "params", abstract, only=abstract)
-        arguments = ocp.args.PyTreeRestore(
-            dict(abstract),
-            restore_args=ocp.checkpoint_utils.construct_restore_args(dict(abstract)),
-            partial_restore=True,
-        )
-        with self._reading(step), ocp.PyTreeCheckpointer() as reader:
-            return reader.restore(self._item(step, "params"), args=arguments)
-
-    def read_record(self, step: int) -> dict[str, Any]:
-        """Returns the JSON record of `step`."""
-        self._item(step, "record")
-        arguments = ocp.args.Composite(record=ocp.args.JsonRestore())
-        with self._reading(step):
-            return self._manager.restore(step, args=arguments).record
+        damaged: dict[int, str] = {}
+        while (step := self._agreed_step_before(min(damaged, default=None))) is not None:
+            try:
+                state, record = self.restore(step, abstract_state)
+            except Damaged as error:
+                damaged[step] = error.reason  # the error holds what was read, so let it go
+                continue
+            self._set_aside(damaged, step)
+            return step, state, record
+        if damaged:
+            raise UserError(
+                f"no checkpoint in {self.directory} can be read: "
+                + "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+                + f"; restore one from a copy, or remove {self.directory} to start the run anew"
+            )
+        return None
 
     def wait(self) -> None:
-        """Waits until everything saved is on disk; raises UserError if the disk is full."""
+        """Waits until everything saved is on disk; raises UserError as `save` does."""
         with self._writing():
             self._manager.wait_until_finished()
 
@@ -149,57 +120,44 @@ class Checkpoints:
         with self._writing():
             self._manager.close()
 
-    def _item(self, step: int, name: str) -> Path:
-        """The directory of one item; raises UserError when it is not there."""
-        checkpoint = self.directory / str(step)
-        if not checkpoint.is_dir():
-            steps = ", ".join(map(str, self._manager.all_steps())) or "none"
-            raise UserError(f"no checkpoint found at {checkpoint}; steps there: {steps}")
-        if not all((checkpoint / item).is_dir() for item in ITEMS):
-            raise UserError(
-                f"{checkpoint} is not a checkpoint of condenser_jax: it must hold the items "
-                f"{', '.join(ITEMS)}; name the work directory of a run of launch/train.py"
-            )
-        return checkpoint / name
+    def _agreed_step_before(self, bound: int | None) -> int | None:
+        """The last step below `bound` that the first process sees: a shared disk may lag."""
+        steps = [step for step in self.steps if bound is None or step < bound]
+        last = np.array(max(steps, default=-1), np.int32)
+        agreed = int(multihost_utils.broadcast_one_to_all(last))
+        return None if agreed < 0 else agreed
 
-    def _check_structure(
-        self, step: int, item: str, abstract: Tree, only: Params | None = None
-    ) -> None:
-        """Raises UserError naming the first array that is missing, left over or misshapen."""
-        path = self._item(step, item)
-        with self._reading(step), ocp.StandardCheckpointer() as reader:
-            saved = _shapes(reader.metadata(path).item_metadata.tree)
-        wanted = _shapes(abstract)
-        for name in sorted(saved.keys() | wanted.keys()):
-            asked = only is None or name.split("/")[0] in only
-            if asked and saved.get(name) != wanted.get(name):
-                raise UserError(
-                    f"checkpoint {path.parent} does not fit this configuration: {name} is "
-                    f"{_describe(saved.get(name))} there and {_describe(wanted.get(name))} here; "
-                    "use the configuration that it was trained with"
+    def _set_aside(self, damaged: Mapping[int, str], good: int) -> None:
+        """Gives damaged checkpoints another name: their steps will be saved anew."""
+        if not damaged:
+            return
+        if jax.process_index() == 0:
+            for step, reason in damaged.items():
+                aside = _free_name(self.directory / f"{step}.corrupt")
+                (self.directory / str(step)).rename(aside)
+                log.warning(
+                    "checkpoint %s is damaged (%s): it is kept as %s, and the run goes on from "
+                    "the one before, step %d",
+                    self.directory / str(step),
+                    reason,
+                    aside.name,
+                    good,
                 )
-
-    @contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint {self.directory / str(step)} cannot be read ({reason}); "
-                "remove it to go on from an earlier one"
-            ) from error
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        for step in damaged:
+            self._metrics.pop(step, None)
+        self._manager.reload()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if is_disk_full(error):
-                raise UserError(self._disk_full()) from error
+            if (number := system_error(error)) in NOT_WRITABLE:
+                raise UserError(self._not_written(number)) from error
             raise
 
-    def _disk_full(self) -> str:
+    def _not_written(self, number: int) -> str:
         """Removes what the failed save left, and says what still stands."""
         for half in self.directory.glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(half, ignore_errors=True)
@@ -207,40 +165,29 @@ class Checkpoints:
         last = "there is no good checkpoint yet"
         if self.latest_step is not None:
             last = f"the last good checkpoint is step {self.latest_step}"
-        return (
-            f"disk full while saving in {self.directory}; {last}; free some space and start again"
-        )
+        if number in FULL:
+            what, remedy = "disk full while saving", "free some space"
+        else:
+            what, remedy = f"{in_words(number)} while saving", "see that it can be written"
+        return f"{what} in {self.directory}; {last}; {remedy} and start again"
 
 
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether the disk or the quota was exhausted, told by errno or by the words of tensorstore."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in full:
-            return True
-        if any(f"os_error_code='{code}'" in str(error) for code in full):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+class _Best(policies.PreservationPolicy):
+    """Keeps the checkpoint with the best metric; `metrics` grows as checkpoints are saved."""
+
+    def __init__(self, metrics: Mapping[int, float], sign: float) -> None:
+        self._metrics, self._sign = metrics, sign
+
+    def should_preserve(
+        self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: Any
+    ) -> Sequence[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        metrics = {step: self._metrics[step] for step in steps if step in self._metrics}
+        kept = best(metrics, self._sign)
+        return [step == kept for step in steps]
 
 
-def _fields(state: Tree) -> dict[str, Tree]:
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-
-
-def _metric(metrics: Mapping[str, float]) -> float:
-    return metrics["metric"]
-
-
-def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-    """{path: shape}; a tuple's index and a field's name are written as orbax stores them."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(map(_key, path)): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _key(key: Any) -> str:
-    return str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))))
-
-
-def _describe(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else f"of shape {list(shape)}"
+def _free_name(path: Path) -> Path:
+    """`path`, or with a number after it."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not name.exists())

@@ -234,6 +234,7 @@ class Loop:
 
     def _check_finite(self) -> None:
         if not bool(self.state.finite):
+            self.checkpoints.wait()
             last = self.checkpoints.latest_step
             kept = (
                 "there is no checkpoint yet"

@@ -1,89 +1,43 @@
-"""Checkpoints come back as they were, the best one stays, and each failure is one line."""
+"""Checkpoints are kept as asked, damaged ones set aside, and each failure is one line."""
 
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from condenser_jax.errors import UserError
-from condenser_jax.training import sharding
-from condenser_jax.training.checkpoints import Checkpoints, is_disk_full
+from condenser_jax.training.checkpoints import Checkpoints
+from condenser_jax.training.saved import Saved
+from condenser_jax.training.system_errors import FULL, system_error
+from tests.states import abstract, assert_equal, make_state
 
 
-@flax.struct.dataclass
-class State:
-    step: jax.Array
-    params: dict
-    opt_state: dict
-    finite: jax.Array
-
-
-def make_state(width=8, scale=1.0):
-    attention = {"query": {"kernel": scale * jnp.arange(width * 8.0).reshape(width, 8)}}
-    params = {"backbone": attention, "mlm_head": {"bias": scale * jnp.ones(16)}}
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
-    moments = {group: optimizer.init(tree) for group, tree in params.items()}
-    return State(jnp.int32(3), params, moments, jnp.bool_(True))
-
-
-def abstract(tree):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
-
-
-def assert_equal(left, right):
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    jax.tree.map(np.testing.assert_array_equal, left, right)
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Checkpoints 1, 2 and 3 of states that differ."""
+    directory = tmp_path_factory.mktemp("checkpoints")
+    with Checkpoints(directory, keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(scale=step), {"step": step}, metric=1.0)
+    return directory
 
 
 @pytest.fixture
-def saved(tmp_path):
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        checkpoints.save(7, make_state(), {"step": 7, "seed": 1})
-        checkpoints.wait()
-        yield checkpoints
+def directory(three, tmp_path):
+    return Path(shutil.copytree(three, tmp_path / "checkpoints"))
 
 
-def test_a_state_comes_back_exactly_with_its_record(saved):
-    state, record = saved.restore(7, abstract(make_state()))
-    assert_equal(state, make_state())
-    assert record == {"step": 7, "seed": 1}
-    assert saved.read_record(7) == record
-
-
-def test_a_state_comes_back_on_another_mesh(saved):
-    mesh = sharding.make_mesh(fsdp=2, tensor=2)
-    places = sharding.parameter_shardings(make_state(), mesh)
-    target = jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        make_state(),
-        places,
-    )
-    state, _ = saved.restore(7, target)
-    assert_equal(state, make_state())
-    assert jax.tree.map(lambda x: x.sharding, state) == places
-
-
-def test_one_group_can_be_read_alone(saved):
-    wanted = {"mlm_head": abstract(make_state()).params["mlm_head"]}
-    assert_equal(saved.restore_params(7, wanted), {"mlm_head": make_state().params["mlm_head"]})
-
-
-def test_parameters_are_read_without_the_optimizer(saved):
-    for file in (saved.directory / "7" / "rest").rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"")
-    params = abstract(make_state()).params
-    assert_equal(saved.restore_params(7, params), make_state().params)
+def damage(checkpoint):
+    (checkpoint / "record" / "metadata").write_text("")
 
 
 def test_the_latest_two_and_the_best_are_kept(tmp_path):
@@ -91,15 +45,22 @@ def test_the_latest_two_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, metric in metrics.items():
             checkpoints.save(step, make_state(), {}, metric)
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert (checkpoints.best_step, checkpoints.latest_step) == (2, 5)
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == list("245")
+    assert (Saved(tmp_path).best_step, Saved(tmp_path).latest_step) == (2, 5)
+    assert Saved(tmp_path).steps == [2, 4, 5]
+
+
+def test_the_best_is_still_known_when_the_run_is_started_again(tmp_path):
+    for step, metric in {1: 3.0, 2: 1.0, 3: 2.0, 4: 2.5}.items():
+        with Checkpoints(tmp_path, keep=1) as checkpoints:
+            checkpoints.save(step, make_state(), {}, metric)
+    assert Saved(tmp_path).steps == [2, 4]
 
 
 def test_the_best_may_be_the_highest(tmp_path):
     with Checkpoints(tmp_path, keep=1, lower_is_better=False) as checkpoints:
         for step, metric in {1: 3.0, 2: 1.0, 3: 2.0}.items():
             checkpoints.save(step, make_state(), {}, metric)
+        checkpoints.wait()
         assert checkpoints.best_step == 1
 
 
@@ -118,76 +79,95 @@ def test_a_state_that_is_donated_during_the_save_is_saved_as_it_was(tmp_path):
     np.testing.assert_array_equal(found["backbone"]["query"]["kernel"], expected)
 
 
-def test_saving_a_step_twice_is_our_mistake(saved):
-    with pytest.raises(AssertionError, match="step 7 was not saved: step 7 is there already"):
-        saved.save(7, make_state(), {})
+def test_saving_a_step_twice_is_our_mistake(directory):
+    with Checkpoints(directory) as checkpoints:
+        with pytest.raises(AssertionError, match="step 3 was not saved: step 3 is there already"):
+            checkpoints.save(3, make_state(), {})
 
 
-def test_a_missing_checkpoint_names_those_that_exist(saved):
-    with pytest.raises(UserError, match=r"no checkpoint found at .*/9; steps there: 7$"):
-        saved.restore(9, abstract(make_state()))
+def test_a_run_without_checkpoints_starts_anew(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore_latest(abstract(make_state())) is None
 
 
-def test_a_missing_directory_is_named_and_not_made(tmp_path):
-    with pytest.raises(UserError, match=r"no checkpoint found in .*/nowhere: there is no such dir"):
-        Checkpoints(tmp_path / "nowhere", read_only=True)
-    assert not (tmp_path / "nowhere").exists()
+@pytest.mark.parametrize("damaged, expected", [([], 3), ([3], 2), ([3, 2], 1), ([2], 3)])
+def test_the_latest_sound_checkpoint_is_restored(directory, caplog, damaged, expected):
+    for step in damaged:
+        damage(directory / str(step))
+    skipped = [step for step in damaged if step > expected]
+    with Checkpoints(directory) as checkpoints:
+        step, state, record = checkpoints.restore_latest(abstract(make_state()))
+        assert (step, record) == (expected, {"step": expected})
+        assert_equal(state, make_state(scale=expected))
+        assert checkpoints.latest_step == expected
+        names = {path.name for path in directory.glob("*.corrupt")}
+        assert names == {f"{step}.corrupt" for step in skipped}
 
 
-def test_a_foreign_checkpoint_is_refused(saved):
-    (saved.directory / "9" / "default").mkdir(parents=True)
-    with pytest.raises(UserError, match="9 is not a checkpoint of condenser_jax: it must hold the"):
-        saved.read_record(9)
+def test_a_damaged_checkpoint_is_told_of_in_one_line(directory, monkeypatch):
+    said = []
+    monkeypatch.setattr("logging.Logger.warning", lambda _, text, *args: said.append(text % args))
+    damage(directory / "3")
+    with Checkpoints(directory) as checkpoints:
+        checkpoints.restore_latest(abstract(make_state()))
+    (line,) = said
+    assert line == (
+        f"checkpoint {directory}/3 is damaged (record: Expecting value: line 1 column 1 (char 0)): "
+        "it is kept as 3.corrupt, and the run goes on from the one before, step 2"
+    )
 
 
-def test_a_damaged_checkpoint_is_named(saved):
-    for file in (saved.directory / "7" / "record").iterdir():
-        file.write_text("{broken")
-    with pytest.raises(UserError, match=r"checkpoint .*/7 cannot be read .*; remove it to go on"):
-        saved.read_record(7)
+def test_the_step_of_a_damaged_checkpoint_can_be_saved_again_and_again(directory):
+    for expected in (["3.corrupt"], ["3.corrupt", "3.corrupt-2"]):
+        damage(directory / "3")
+        with Checkpoints(directory) as checkpoints:
+            checkpoints.restore_latest(abstract(make_state()))
+            checkpoints.save(3, make_state(scale=30), {"step": 3})
+        assert sorted(path.name for path in directory.glob("3.*")) == expected
+        assert Saved(directory).latest_step == 3
 
 
-@pytest.mark.parametrize("part", ["whole", "params"])
-def test_another_shape_names_the_parameter(saved, part):
-    text = r"backbone/query/kernel is of shape \[8, 8\] there and of shape \[4, 8\] here"
-    other = jax.eval_shape(lambda: make_state(width=4))
-    with pytest.raises(UserError, match=text):
-        saved.restore(7, other) if part == "whole" else saved.restore_params(7, other.params)
+def test_when_all_are_damaged_nothing_is_changed(directory):
+    for step in (1, 2, 3):
+        damage(directory / str(step))
+    before = sorted(directory.rglob("*"))
+    with Checkpoints(directory) as checkpoints:
+        text = r"no checkpoint in .* can be read: step 3: .*; step 2: .*; step 1: .*; restore one"
+        with pytest.raises(UserError, match=text):
+            checkpoints.restore_latest(abstract(make_state()))
+    assert sorted(directory.rglob("*")) == before
 
 
-def test_a_group_that_is_left_over_is_named(saved):
-    state = abstract(make_state())
-    state.params.pop("mlm_head")
-    text = r"mlm_head/bias is of shape \[16\] there and absent here"
-    with pytest.raises(UserError, match=text):
-        saved.restore(7, state)
-
-
-def test_another_optimizer_is_named(saved):
-    state = make_state()
-    state = state.replace(opt_state={k: optax.sgd(0.1).init(v) for k, v in state.params.items()})
-    with pytest.raises(UserError, match=r"opt_state/backbone/.* there and absent here"):
-        saved.restore(7, abstract(state))
+def test_a_checkpoint_of_another_structure_is_no_reason_to_fall_back(directory):
+    with Checkpoints(directory) as checkpoints:
+        with pytest.raises(UserError, match="checkpoint .*/3 does not fit this configuration"):
+            checkpoints.restore_latest(jax.eval_shape(lambda: make_state(width=4)))
+    assert Saved(directory).steps == [1, 2, 3]
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_a_full_disk_is_said_and_leaves_the_last_good_checkpoint(
-    tmp_path, monkeypatch, asynchronous
+@pytest.mark.parametrize(
+    "number, words",
+    [
+        (errno.ENOSPC, r"^disk full while saving in .*; the last good checkpoint is step 1; free"),
+        (errno.EROFS, r"^read-only file system while saving in .* is step 1; see that it can be"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_said_and_leaves_the_last_good_checkpoint(
+    tmp_path, monkeypatch, asynchronous, number, words
 ):
     with Checkpoints(tmp_path, asynchronous=asynchronous) as checkpoints:
         checkpoints.save(1, make_state(), {})
         checkpoints.wait()
 
         def fail(*_, **__):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(number, os.strerror(number))
 
         # The last act of writing a checkpoint, in the background when asynchronous.
         monkeypatch.setattr(
             "orbax.checkpoint._src.path.atomicity.AtomicRenameTemporaryPath.finalize", fail
         )
-        with pytest.raises(
-            UserError, match=r"disk full .*; the last good checkpoint is step 1; free"
-        ):
+        with pytest.raises(UserError, match=words):
             checkpoints.save(2, make_state(), {})
             checkpoints.wait()
         monkeypatch.undo()
@@ -200,8 +180,8 @@ def test_a_full_disk_is_said_and_leaves_the_last_good_checkpoint(
 
 def test_the_words_of_tensorstore_for_a_full_disk_are_known():
     text = "RESOURCE_EXHAUSTED: Failed writing: No space left on device [os_error_code='28']"
-    assert is_disk_full(ValueError(text))
-    assert not is_disk_full(ValueError("RESOURCE_EXHAUSTED: out of memory"))
+    assert system_error(ValueError(text)) in FULL
+    assert system_error(ValueError("RESOURCE_EXHAUSTED: out of memory")) is None
 
 
 @pytest.mark.slow
@@ -209,7 +189,7 @@ def test_a_save_that_is_killed_leaves_the_one_before(tmp_path):
     script = """
         import os, signal, sys, threading
         import jax.numpy as jnp
-        from tests.unit.test_checkpoints import make_state
+        from tests.states import make_state
         from condenser_jax.training.checkpoints import Checkpoints
         checkpoints = Checkpoints(sys.argv[1])
         checkpoints.save(1, make_state(), {"step": 1})
@@ -224,7 +204,7 @@ def test_a_save_that_is_killed_leaves_the_one_before(tmp_path):
     assert list(tmp_path.glob("2*tmp*"))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 1
-        state, record = checkpoints.restore(1, abstract(make_state()))
+        _, state, record = checkpoints.restore_latest(abstract(make_state()))
     assert_equal(state, make_state())
     assert json.dumps(record) == '{"step": 1}'
     assert not list(tmp_path.glob("*tmp*"))

@@ -12,6 +12,7 @@ import pytest
 from condenser_jax.errors import Preempted, RunFailed
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.loop import Loop
+from condenser_jax.training.saved import Saved
 from condenser_jax.training.signals import StopRequest
 from tests.toy import toy_objective, toy_run
 
@@ -51,12 +52,8 @@ class Recorder:
 def go(run, directory, stop_after=None, hooks=()):
     """Starts or resumes the run, as run.train does; returns the loop."""
     with Checkpoints(directory) as checkpoints:
-        latest = checkpoints.latest_step
-        if latest is None:
-            start, state, record = 0, run.initial_state(), {}
-        else:
-            start = latest
-            state, record = checkpoints.restore(latest, run.abstract_state())
+        restored = checkpoints.restore_latest(run.abstract_state())
+        start, state, record = restored or (0, run.initial_state(), {})
         loop = Loop(
             run,
             state,
@@ -134,8 +131,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     run = toy_run(JOINT, 12, poisoned=5, save_every=4)
     with pytest.raises(RunFailed, match=r"not finite at step 5; .* last good checkpoint is step 4"):
         go(run, tmp_path)
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert checkpoints.latest_step == 4
+    assert Saved(tmp_path).latest_step == 4
 
 
 def test_no_update_is_applied_once_a_loss_was_not_finite(tmp_path):
