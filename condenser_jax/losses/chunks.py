@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from condenser_jax.types import Tree
+
+DATA = "data"  # the axis of the mesh (training/sharding.py) whose devices share rows, not weights
 
 
 def split_rows(tree: Tree, chunks: int) -> Tree:
@@ -25,14 +28,29 @@ def join_rows(tree: Tree) -> Tree:
 def sum_over_chunks(run: Callable[[Tree], Tree], chunks: Tree) -> Tree:
     """The sum of `run(chunk)` over chunks, one after the other: memory for one of them.
 
+    Along the axis `data` each device sums what its own rows give, and the sums meet once, after the
+    last chunk. Left to the compiler, the whole gradient would be exchanged in every chunk.
+
     Args:
-      run: chunk -> a tree of arrays.
+      run: chunk -> a tree of arrays, each of them a sum over rows.
       chunks: leaves [chunks, b, ...], as `split_rows` returns them.
     """
-    shapes = jax.eval_shape(run, jax.tree.map(lambda x: x[0], chunks))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def add(total: Tree, chunk: Tree) -> tuple[Tree, None]:
-        return jax.tree.map(jnp.add, total, run(chunk)), None
+    def sum_own(chunks: Tree) -> Tree:
+        shapes = jax.eval_shape(run, jax.tree.map(lambda x: x[0], chunks))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    return jax.lax.scan(add, zeros, chunks)[0]
+        def add(total: Tree, chunk: Tree) -> tuple[Tree, None]:
+            return jax.tree.map(jnp.add, total, run(chunk)), None
+
+        return jax.lax.scan(add, zeros, chunks)[0]
+
+    if jax.sharding.get_abstract_mesh().shape.get(DATA, 1) == 1:
+        return sum_own(chunks)
+    return jax.shard_map(
+        lambda chunks: jax.lax.psum(sum_own(chunks), DATA),
+        in_specs=PartitionSpec(None, DATA),
+        out_specs=PartitionSpec(),
+        axis_names={DATA},
+        check_vma=False,  # else each chunk's gradient would be summed over devices on the way
+    )(chunks)

@@ -91,9 +91,11 @@ class Embeddings(nn.Module):
         return drop_hidden(hidden, config.hidden_dropout, dropout, EMBEDDING_SITE)
 
     def _table(self, name: str, rows: int) -> nn.Embed:
+        """Looked up in the parameters' dtype: the gradient of a row is a sum over all its uses,
+        thousands for [MASK], which bfloat16 cannot hold. The layer norm casts to the compute dtype.
+        """
         init = nn.initializers.normal(self.config.initializer_range)
-        dtype = jnp.dtype(self.compute.dtype)
-        return nn.Embed(rows, self.config.hidden_size, dtype=dtype, embedding_init=init, name=name)
+        return nn.Embed(rows, self.config.hidden_size, embedding_init=init, name=name)
 
     def _position_ids(self, attention_mask: Array) -> Array:
         """Rows of the position table [1 or B, L]: RoBERTa counts tokens from its padding id on."""

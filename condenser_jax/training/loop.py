@@ -88,6 +88,10 @@ class Run:
 
     def compile_step(self, active: tuple[str, ...]) -> jax.stages.Compiled:
         """The step of a set of active phases, compiled for this run's mesh and batch."""
+        return self.lower_step(active).compile()
+
+    def lower_step(self, active: tuple[str, ...]) -> jax.stages.Lowered:
+        """The step of a set of active phases, traced for this run's mesh and batch."""
         function = make_step(
             self.objective,
             self.optimizers,
@@ -102,7 +106,8 @@ class Run:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.frozen
         )
         jitted = jax.jit(function, donate_argnums=0, out_shardings=out)
-        return jitted.lower(state, frozen, self.abstract_batch()).compile()
+        with jax.set_mesh(self.mesh):  # sums over chunks ask for it
+            return jitted.lower(state, frozen, self.abstract_batch())
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a global batch, sharded over the mesh."""

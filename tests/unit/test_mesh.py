@@ -1,91 +1,80 @@
-"""Training gives the same losses on one device and on any mesh of eight."""
+"""Every method trains on any mesh of eight devices as on one: float64, dropout on, within 1e-9."""
+
+import functools
+import itertools
 
 import jax
-import numpy as np
 import optax
 import pytest
 
-from condenser_jax.data.masking import slots_of
-from condenser_jax.models.config import BackboneConfig, ComputeConfig
-from condenser_jax.objectives import condenser
-from condenser_jax.objectives.base import Goal
-from condenser_jax.training.loop import Run
-from condenser_jax.training.sharding import make_mesh, to_global
+from condenser_jax.training.sharding import make_mesh
+from tests.helpers import assert_close, worst_difference
+from tests.meshes import ROWS, gradient_of, small_run
 
-LENGTH, STEPS = 16, 5
-
-
-class RandomBatches:
-    """Random tokens; rows differ in length and in their number of masked tokens."""
-
-    batch_size = 16
-
-    def batch(self, step, rows=slice(None)):
-        rng = np.random.default_rng(step)
-        slots = slots_of(0.15, LENGTH)
-        lengths = rng.integers(6, LENGTH + 1, self.batch_size)
-        masked = rng.integers(1, slots + 1, self.batch_size)
-        weights = (np.arange(slots) < masked[:, None]).astype(np.float32)
-        positions = np.stack([1 + rng.permutation(4)[:slots] for _ in range(self.batch_size)])
-        full = {
-            "input_ids": rng.integers(5, 90, (self.batch_size, LENGTH)).astype(np.int32),
-            "attention_mask": (np.arange(LENGTH) < lengths[:, None]).astype(np.int32),
-            "masked_positions": np.where(weights > 0, positions, 0).astype(np.int32),
-            "masked_ids": rng.integers(5, 90, (self.batch_size, slots)).astype(np.int32),
-            "masked_weights": weights,
-        }
-        return {name: values[rows] for name, values in full.items()}
+METHODS = ["mlm", "condenser", "cocondenser"]
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 2, 1)]
+PARTS = {"mlm": {"accumulate": 2}, "cocondenser": {"chunk_rows": ROWS // 2}}
 
 
-def losses_on(mesh, accumulate: int = 1, seed: int = 0) -> list[float]:
-    """The training losses of the first steps."""
-    backbone = BackboneConfig(
-        vocab_size=100,
-        hidden_size=16,
-        num_layers=2,
-        num_heads=2,
-        intermediate_size=32,
-        max_positions=16,
-    )
-    objective = condenser.build(backbone, ComputeConfig(), condenser.CondenserConfig())
-    run = Run(
-        objective=objective,
-        optimizers={group: optax.adamw(1e-2) for group in objective.exports},
-        batches=RandomBatches(),
-        mesh=mesh,
-        seed=seed,
-        steps=STEPS,
-        log_every=1,
-        eval_every=1,
-        save_every=1,
-        evaluate=lambda params, frozen: {},
-        goal=Goal(""),
-        tokens_per_step=1,
-        flops_per_token=1.0,
-        clip_norm=1.0,
-        accumulate=accumulate,
-    )
-    step, state, found = run.compile_step(("train",)), run.initial_state(), []
-    for number in range(STEPS):
-        batch = to_global(run.batches.batch(number), mesh, run.batches.batch_size)
-        state, metrics = step(state, {}, batch)
-        found.append(float(metrics["train/loss"].total / metrics["train/loss"].count))
-    return found
+def unless(fast, cases):
+    """The cases as parameters of a test, slow but for those that `fast` accepts."""
+    return [pytest.param(*case, marks=() if fast(*case) else pytest.mark.slow) for case in cases]
 
 
-@pytest.fixture(scope="module")
-def reference() -> list[float]:
-    return losses_on(make_mesh(devices=jax.devices()[:1]))
+def one_device() -> jax.sharding.Mesh:
+    return make_mesh(devices=jax.devices()[:1])
+
+
+def found_on(method, mesh, **form):
+    """Metrics and gradient of the first step."""
+    with jax.enable_x64(True):
+        run = small_run(method, mesh, dtype="float64", optimizer=optax.sgd(1.0), **form)
+        return gradient_of(run)
+
+
+@functools.cache
+def reference(method):
+    """On one device, the batch as a whole."""
+    return found_on(method, one_device())
+
+
+def assert_equal(found, expected):
+    metrics, gradient = found
+    assert_close(gradient, expected[1], 1e-9)
+    assert metrics.keys() == expected[0].keys()
+    assert_close(metrics, expected[0], 1e-9)
 
 
 @pytest.mark.parametrize(
-    "data, fsdp, tensor, accumulate", [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 2, 1), (4, 2, 1, 2)]
+    ("method", "axes"),
+    unless(lambda method, axes: method == "cocondenser", itertools.product(METHODS, MESHES[:3])),
 )
-def test_eight_devices_train_as_one(data, fsdp, tensor, accumulate, reference):
-    found = losses_on(make_mesh(data, fsdp, tensor), accumulate)
-    np.testing.assert_allclose(found, reference, rtol=1e-5)
+def test_eight_devices_find_the_loss_and_the_gradient_of_one(method, axes):
+    assert_equal(found_on(method, make_mesh(*axes)), reference(method))
 
 
-def test_another_seed_trains_otherwise(reference):
-    other = losses_on(make_mesh(devices=jax.devices()[:1]), seed=1)
-    assert not np.allclose(other, reference, rtol=1e-3)
+@pytest.mark.parametrize(
+    ("method", "axes"),
+    unless(lambda method, axes: axes == (4, 2, 1), itertools.product(PARTS, MESHES)),
+)
+def test_parts_of_a_batch_on_eight_devices_add_up_to_the_whole_on_one(method, axes):
+    assert_equal(found_on(method, make_mesh(*axes), **PARTS[method]), reference(method))
+
+
+def test_another_seed_drops_other_numbers():
+    _, gradient = found_on("mlm", one_device(), seed=1)
+    assert worst_difference(gradient, reference("mlm")[1])[0] > 1e-2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fsdp_leaves_an_eighth_of_every_kernel_and_of_its_moments_on_a_device(method):
+    state = small_run(method, make_mesh(1, 8, 1)).initial_state()
+    kernels = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.opt_state)):
+        name = jax.tree_util.keystr(path)
+        if "kernel" in name or "word" in name:
+            assert {8 * shard.data.nbytes for shard in leaf.addressable_shards} == {leaf.nbytes}, (
+                name
+            )
+            kernels += 1
+    assert kernels >= 3 * 8

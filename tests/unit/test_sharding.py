@@ -1,5 +1,8 @@
 """Every parameter has a place, the batch is cut over the mesh, and misfits are named."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.training import sharding
+from condenser_jax.training.state import create_state
 
 
 def layer(width, wide):
@@ -173,3 +177,28 @@ def test_every_parameter_of_every_method_has_a_rule(name):
     params = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
     shardings = sharding.parameter_shardings(params, sharding.make_mesh(fsdp=2, tensor=2))
     assert jax.tree.structure(shardings) == jax.tree.structure(params)
+
+
+def bytes_of_bert_base(mesh):
+    """Bytes of each leaf of the train state, whole and on one device; nothing is allocated."""
+    method = METHODS["condenser"]
+    objective = method.build(BackboneConfig(30522), ComputeConfig(), method.options())
+    optimizers = {group: optax.adamw(1e-4) for group in objective.exports}
+    create = functools.partial(create_state, objective, optimizers, loaded={})
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    placed = sharding.parameter_shardings(shapes, mesh)
+
+    def sizes(leaf, place):
+        width = leaf.dtype.itemsize
+        return math.prod(leaf.shape) * width, math.prod(place.shard_shape(leaf.shape)) * width
+
+    return np.array(jax.tree.leaves(jax.tree.map(sizes, shapes, placed))).reshape(-1, 2)
+
+
+def test_fsdp_leaves_an_eighth_of_bert_base_s_state_on_a_device():
+    whole, own = bytes_of_bert_base(sharding.make_mesh(fsdp=8)).T
+    assert own.sum() < 1.05 * whole.sum() / 8
+    assert own.max() == whole.max() / 8  # the word table and its moments
+    assert own[own == whole].max() < 0.02 * whole.max()  # what is whole everywhere is small
+    whole, own = bytes_of_bert_base(sharding.make_mesh(data=8)).T
+    assert (own == whole).all()

@@ -1,0 +1,73 @@
+"""One step of a small run of any method, on any mesh: what the tests of meshes share."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from condenser_jax.methods import METHODS
+from condenser_jax.models.config import ComputeConfig
+from condenser_jax.training.loop import Run
+from condenser_jax.training.sharding import to_global
+from tests.helpers import QUICK, masked_batch, random_params, tiny_backbone
+
+ROWS, LENGTH = 16, 24
+SMALL = {"early_layer": 0, "head_layers": 1}  # of the methods with a Condenser head
+BACKBONE = tiny_backbone(num_layers=1)
+
+
+class OneBatch:
+    """Every step has the same masked batch; rows differ in length and number of masked tokens."""
+
+    batch_size = ROWS
+
+    def batch(self, step: int, rows: Any = slice(None)) -> dict[str, np.ndarray]:
+        """The rows of batch `step`."""
+        full = masked_batch(BACKBONE, ROWS, LENGTH)
+        return {name: values[rows] for name, values in full.items()}
+
+
+def small_run(
+    method: str,
+    mesh: jax.sharding.Mesh,
+    *,
+    chunk_rows: int = 0,
+    accumulate: int = 1,
+    seed: int = 0,
+    dtype: str = "float32",
+    optimizer: optax.GradientTransformation | None = None,
+) -> Run:
+    """A run of a tiny model from random parameters of `dtype`, dropout on; default: AdamW."""
+    options = METHODS[method].options(**(SMALL if "condenser" in method else {}))
+    compute = ComputeConfig(dtype=dtype, chunk_rows=chunk_rows)
+    objective = METHODS[method].build(BACKBONE, compute, options)
+    return Run(
+        objective=objective,
+        optimizers={group: optimizer or optax.adamw(1e-2) for group in objective.exports},
+        batches=OneBatch(),
+        mesh=mesh,
+        seed=seed,
+        steps=1,
+        log_every=1,
+        eval_every=1,
+        save_every=1,
+        evaluate=lambda params, frozen: {},
+        goal=METHODS[method].goal,
+        tokens_per_step=ROWS * LENGTH,
+        flops_per_token=1.0,
+        clip_norm=None,
+        accumulate=accumulate,
+        loaded=random_params(objective, dtype),
+    )
+
+
+def gradient_of(run: Run) -> tuple[dict[str, float], Any]:
+    """Training metrics and gradient of the first step of a run whose optimizer is sgd(1.0)."""
+    step = run.lower_step(("train",)).compile(QUICK)
+    batch = to_global(run.batches.batch(0), run.mesh, ROWS)
+    state, metrics = step(run.initial_state(), run.frozen, batch)
+    gradient = jax.tree.map(
+        lambda old, new: np.asarray(old) - np.asarray(new), run.loaded, dict(state.params)
+    )
+    return {name: float(mean.total / mean.count) for name, mean in metrics.items()}, gradient
