@@ -1,0 +1,112 @@
+"""Batches of queries with one positive and hard negatives, drawn anew at every visit."""
+
+import numpy as np
+import pytest
+
+from condenser_jax.data.ranking_batches import ABSENT, Lists, RankingBatches, TrainingSet
+from condenser_jax.data.vocabulary import Vocabulary
+from condenser_jax.errors import UserError
+
+CLS, SEP, PAD, FIRST = 1, 2, 0, 10
+PASSAGES = 30
+
+
+class Texts:
+    """Text number n is the token FIRST + n, repeated n % 4 + 1 times."""
+
+    def __init__(self, total: int) -> None:
+        lengths = np.arange(total) % 4 + 1
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+
+    def gather(self, indices, starts, length):
+        sizes = np.minimum(indices % 4 + 1, length)
+        is_real = np.arange(length) < sizes[:, None]
+        return np.where(is_real, FIRST + indices[:, None], PAD).astype(np.int32), sizes
+
+
+def _lists(*lists: list[int], scores: bool = False) -> Lists:
+    numbers = np.array([n for one in lists for n in one], np.int32)
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])]).astype(np.int64)
+    return Lists(offsets, numbers, numbers / 10 if scores else None)
+
+
+POSITIVES = _lists([0], [1, 2, 3], [4], [5, 6], [7])
+NEGATIVES = _lists([20, 21, 22, 23], [24, 25], [], [26], [10, 11, 12, 13, 14, 15])
+
+
+def _batches(positives=POSITIVES, negatives=NEGATIVES, group=4, batch_size=5, seed=0):
+    none = np.zeros(0, np.int32)
+    vocabulary = Vocabulary(PAD, CLS, SEP, 3, None, none, np.zeros(50, bool), none)
+    data = TrainingSet(Texts(5), Texts(PASSAGES), positives, negatives)
+    return RankingBatches(data, vocabulary, batch_size, group, 5, 4, seed)
+
+
+def _by_query(batch) -> dict[int, np.ndarray]:
+    """{query: its passages}; the query is its own first token."""
+    return dict(zip(batch["query_input_ids"][:, 1] - FIRST, batch["passages"], strict=True))
+
+
+def test_every_query_brings_a_positive_and_distinct_negatives_of_its_own():
+    for step in range(20):
+        for query, passages in _by_query(_batches().batch(step)).items():
+            own = [
+                set(one.padded(np.array([query]))[0]) - {ABSENT} for one in (POSITIVES, NEGATIVES)
+            ]
+            assert passages[0] in own[0]
+            drawn = set(passages[1:])
+            if own[1]:
+                assert drawn <= own[1] and len(drawn) == min(3, len(own[1]))
+
+
+def test_positives_and_negatives_are_drawn_anew_at_every_visit():
+    batches, seen = _batches(), {query: set() for query in range(5)}
+    for step in range(30):
+        for query, passages in _by_query(batches.batch(step)).items():
+            seen[query].add(tuple(passages))
+    assert {first for first, *_ in seen[1]} == {1, 2, 3}
+    assert {n for _, *rest in seen[4] for n in rest} == {10, 11, 12, 13, 14, 15}
+    assert len({tuple(rest) for _, *rest in seen[2]}) > 20  # none of its own: at random
+
+
+def test_a_batch_depends_on_seed_and_step_alone_and_rows_are_rows_of_it():
+    whole, again = _batches().batch(7), _batches().batch(7)
+    part = _batches().batch(7, np.array([3, 1]))
+    for name, values in whole.items():
+        np.testing.assert_array_equal(values, again[name])
+        np.testing.assert_array_equal(part[name], values[[3, 1]])
+    assert not np.array_equal(whole["passages"], _batches(seed=1).batch(7)["passages"])
+
+
+def test_texts_stand_between_cls_and_sep_and_lose_their_ends():
+    batch = _batches().batch(0)
+    for number, ids, mask in zip(
+        batch["passages"].ravel(),
+        batch["passage_input_ids"].reshape(-1, 4),
+        batch["passage_attention_mask"].reshape(-1, 4),
+        strict=True,
+    ):
+        body = min(number % 4 + 1, 2)
+        assert ids.tolist() == ([CLS] + [FIRST + number] * body + [SEP] + [PAD] * 4)[:4]
+        assert mask.sum() == body + 2
+
+
+def test_all_known_positives_come_along():
+    batch = _batches().batch(0)
+    known = dict(zip(batch["query_input_ids"][:, 1] - FIRST, batch["positives"], strict=True))
+    assert known[1].tolist() == [1, 2, 3] and known[0].tolist() == [0, ABSENT, ABSENT]
+
+
+def test_scores_follow_their_passages():
+    scored = [_lists([0], [1, 2], [4], [5], [7], scores=True)]
+    scored.append(
+        _lists([20, 21, 22], [24, 25, 26], [8, 9, 10], [11, 12, 13], [14, 15], scores=True)
+    )
+    batch = _batches(*scored).batch(3)
+    np.testing.assert_allclose(batch["teacher_scores"], batch["passages"] / 10, rtol=1e-6)
+    assert "teacher_scores" not in _batches().batch(3)
+
+
+def test_a_query_without_a_positive_is_refused():
+    positives = _lists([0], [], [4], [], [7])
+    with pytest.raises(UserError, match="2 of 5 training queries have no positive; expected at"):
+        _batches(positives)
