@@ -2,11 +2,9 @@
 
 import dataclasses
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.chunking import in_chunks
@@ -14,18 +12,23 @@ from condenser_jax.config import ModelConfig, RunComputeConfig, RunConfig
 from condenser_jax.corpus import Corpus, prepare_corpus, tokenizer_of, train_batches
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError, choose
-from condenser_jax.evaluation.masked_lm import log_unigram
 from condenser_jax.heldout import heldout_evaluation
 from condenser_jax.hf.card import EncoderCard
-from condenser_jax.hf.load import Checkpoint, check_vocabulary, load_checkpoint
+from condenser_jax.hf.load import Checkpoint, check_vocabulary
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import MAX_ATTENTION_LENGTH, MAX_HEADS
-from condenser_jax.objectives.base import Objective, check_accumulation
+from condenser_jax.objectives.base import check_accumulation
 from condenser_jax.training.flops import train_flops_per_token
 from condenser_jax.training.loop import Run
 from condenser_jax.training.optimizers import build_optimizers
 from condenser_jax.training.sharding import check_batch, make_mesh
+from condenser_jax.warm_start import (
+    initial_checkpoint,
+    initial_groups,
+    start_at_unigram,
+    warn_of_another_tokenizer,
+)
 
 log = logging.getLogger("condenser_jax")
 MODEL_TYPES = ("bert", "roberta")
@@ -51,7 +54,7 @@ def build(config: RunConfig) -> Built:
     check_batch(training.batch_size, mesh, training.accumulate)
     check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
     _check_values(config)
-    checkpoint = load_checkpoint(config.model.init) if config.model.init else None
+    checkpoint = initial_checkpoint(config.model.init)
     corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
     backbone = backbone_config(config, corpus, checkpoint)
     compute = compute_config(config.compute, mesh)
@@ -105,7 +108,7 @@ def backbone_config(
     model = config.model
     if checkpoint:
         check_vocabulary(checkpoint.config, corpus.tokenizer)
-        _warn_of_another_tokenizer(checkpoint, corpus)
+        warn_of_another_tokenizer(checkpoint, corpus)
         backbone = checkpoint.config
     else:
         backbone = backbone_from_scratch(model, corpus)
@@ -171,49 +174,6 @@ def compute_config(config: RunComputeConfig, mesh: Mesh) -> ComputeConfig:
     )
 
 
-def initial_groups(
-    objective: Objective, checkpoint: Checkpoint | None, config: RunConfig
-) -> tuple[dict[str, Any], list[str]]:
-    """The groups that start from the checkpoint, and a line on the origin of each group."""
-    trained = dict.fromkeys(group for phase in objective.phases for group in phase.trains)
-    if checkpoint is None:
-        return {}, [f"weights: {group} from scratch" for group in trained]
-    loaded = {group: checkpoint.params[group] for group in trained if group in checkpoint.params}
-    notes = [f"weights: {note}" for note in checkpoint.notes]
-    if "mlm_head" in trained and "mlm_head" not in loaded:
-        notes.append("weights: mlm_head random")
-    layers = getattr(config.objective, "head_layers", None)
-    head = loaded.get("condenser_head")
-    if head is not None and layers != len(head):
-        raise UserError(
-            f"the condenser head of {config.model.init} has {len(head)} layers, "
-            f"objective.head_layers is {layers}; set --config.objective.head_layers={len(head)}."
-        )
-    if "condenser_head" in trained and head is None:
-        copied = config.objective.head_init == "late"
-        notes.append(f"weights: condenser_head {'copied from late layers' if copied else 'random'}")
-        if not copied and not config.objective.head_warmup_steps:
-            log.warning(
-                "THE CONDENSER HEAD IS RANDOM on a trained backbone. That is right for a BERT "
-                "checkpoint; on a Condenser it will likely corrupt the rest of the model: load its "
-                "head, or use objective.head_init=late or objective.head_warmup_steps."
-            )
-    return loaded, notes
-
-
-def start_at_unigram(objective: Objective, unigram: np.ndarray) -> Objective:
-    """The objective with its MLM bias born at the log unigram of the training tokens."""
-    bias = log_unigram(unigram).astype(np.float32)
-
-    def init(key, loaded):
-        params = dict(objective.init(key, loaded))
-        head = dict(params["mlm_head"])
-        head["bias"] = jnp.zeros_like(head["bias"]).at[: len(bias)].set(bias)
-        return params | {"mlm_head": head}
-
-    return dataclasses.replace(objective, init=init)
-
-
 def encoder_card(config: RunConfig, corpus: Corpus) -> EncoderCard:
     """How texts become vectors with this encoder: the late CLS as it is."""
     return EncoderCard(
@@ -222,16 +182,6 @@ def encoder_card(config: RunConfig, corpus: Corpus) -> EncoderCard:
         tokenizer_hash=tokenizer_hash(corpus.tokenizer_directory),
         has_trained_mlm_head=getattr(config.objective, "late_mlm", True),
     )
-
-
-def _warn_of_another_tokenizer(checkpoint: Checkpoint, corpus: Corpus) -> None:
-    own = checkpoint.tokenizer_path
-    if own and tokenizer_hash(own) != tokenizer_hash(corpus.tokenizer_directory):
-        log.warning(
-            "THE TOKENIZER IS NOT THAT OF THE CHECKPOINT (%s): its ids mean other words to these "
-            "weights; leave data.tokenizer empty to use the checkpoint's own.",
-            own,
-        )
 
 
 AT_LEAST_ONE = {

@@ -28,11 +28,12 @@ class DataConfig:
         ""  # directory or hub id; "": that of model.init, else one trained on the source
     )
     vocab_size: int = 8192  # of a tokenizer trained here
-    recipe: str = "sentences"  # how documents are cut to spans: sentences, paragraphs or fixed
+    recipe: str = "sentences"  # sentences, sentence_groups, paragraphs or fixed (docs/data.md)
     max_length: int = 128  # tokens of a row, [CLS] and [SEP] included
     short_probability: float = (
         0.1  # share of blocks with a random shorter length (recipe sentences)
     )
+    sentences_per_span: int = 3  # recipe sentence_groups
     min_tokens: int = 6  # shorter spans are dropped
     heldout_share: float = 0.02  # of the groups (packages' modules, documents) held out
     mask_rate: float = 0.15  # of a row's tokens
@@ -50,7 +51,7 @@ class ModelConfig:
     """The encoder: a checkpoint, or an architecture that starts from scratch."""
 
     init: str = (
-        ""  # Hugging Face directory or hub id, or a work directory's export; "": from scratch
+        ""  # work directory, Hugging Face directory (also an export) or hub id; "": from scratch
     )
     model_type: str = "bert"  # the fields from here on describe an encoder from scratch
     hidden_size: int = 768
@@ -110,7 +111,7 @@ class EvaluationConfig:
     """What is measured on held-out documents."""
 
     spans: int = 1024  # spans for the masked-LM loss
-    documents: int = 500  # documents among which a span's other span is searched
+    documents: int = 1000  # documents among which a span's other span is searched
     batch_size: int = 128
 
 

@@ -20,6 +20,7 @@ from condenser_jax.data.unmaskable import TOLERATED_SHARE, unmaskable_share
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.environment import cache_directory
 from condenser_jax.hf.load import find_directory, tokenizer_path
+from condenser_jax.training.workdir import Workdir, is_workdir
 
 log = logging.getLogger("condenser_jax")
 
@@ -55,9 +56,12 @@ class Corpus(NamedTuple):
 
 def tokenizer_of(config: RunConfig) -> str:
     """The tokenizer that a run names, else its initial checkpoint's; "" trains one."""
-    if config.data.tokenizer or not config.model.init:
+    init = config.model.init
+    if config.data.tokenizer or not init:
         return config.data.tokenizer
-    return str(tokenizer_path(find_directory(config.model.init)) or "")
+    if is_workdir(init):
+        return str(Workdir(Path(init)).tokenizer)
+    return str(tokenizer_path(find_directory(init)) or "")
 
 
 def prepare_corpus(config: DataConfig, seed: int, tokenizer: str) -> Corpus:
@@ -109,6 +113,7 @@ def prepare_config(config: DataConfig, seed: int, tokenizer: str) -> PrepareConf
         recipe=config.recipe,
         max_length=config.max_length,
         short_probability=config.short_probability,
+        sentences_per_span=config.sentences_per_span,
         min_tokens=config.min_tokens,
         heldout_share=config.heldout_share,
         seed=seed,

@@ -12,7 +12,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.evaluation.contract import Encoder
 from condenser_jax.finished import Finished, read_run
 from condenser_jax.hf.load import check_vocabulary, load_checkpoint
-from condenser_jax.training.workdir import Workdir
+from condenser_jax.training.workdir import is_workdir
 
 
 def read_encoders(paths: Sequence[str]) -> list[Encoder]:
@@ -34,7 +34,7 @@ def read_encoders(paths: Sequence[str]) -> list[Encoder]:
 def read_encoder(path: str, name: str) -> Encoder:
     """Reads the last checkpoint of a work directory, or a checkpoint of Hugging Face's."""
     if Path(path).is_dir():
-        if Workdir(Path(path)).data_hashes.is_file():  # what only runs have, from their start on
+        if is_workdir(path):
             return _from_run(path, name)
         if not (Path(path) / "config.json").is_file():
             raise UserError(

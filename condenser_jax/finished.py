@@ -39,6 +39,8 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
     Raises UserError if it is no work directory, or has no such checkpoint.
     """
     workdir = existing_workdir(path)
+    if not workdir.is_started:
+        raise UserError(f"{path} has no checkpoint yet; let its run go on until it saves one")
     options = {name: method.options for name, method in METHODS.items()}
     config = read_config(read_config_json(workdir), options)
     facts = _read_facts(workdir)
@@ -49,7 +51,7 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
     checkpoints = Saved(workdir.checkpoints, lower_is_better=lower)
     chosen = _chosen_step(checkpoints, step)
     shapes = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
         group: jax.tree.map(
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes[group]

@@ -19,9 +19,10 @@ def docstrings() -> ConfigDict:
     data.source = "docstrings:"  # text: jsonl: parquet: hf: tfds: docstrings: (docs/data.md)
     data.tokenizer = ""  # directory or hub id; "": that of model.init, else one trained here
     data.vocab_size = 8192  # of a tokenizer trained here
-    data.recipe = "sentences"  # how documents are cut to spans: sentences, paragraphs or fixed
+    data.recipe = "sentences"  # sentences, sentence_groups, paragraphs or fixed (docs/data.md)
     data.max_length = 64  # tokens of a row, [CLS] and [SEP] included
     data.short_probability = 0.1  # share of spans with a random shorter length
+    data.sentences_per_span = 3  # recipe sentence_groups
     data.min_tokens = 6  # shorter spans are dropped
     data.heldout_share = 0.07  # of the modules, held out as wholes
     data.mask_rate = 0.15  # of a row's tokens, whole words
@@ -33,7 +34,7 @@ def docstrings() -> ConfigDict:
     data.workers = placeholder(int)  # processes that prepare; None: one per core
 
     config.model = model = ConfigDict()
-    model.init = ""  # Hugging Face directory or hub id; "": from scratch, as the fields below say
+    model.init = ""  # work directory, Hugging Face directory or hub id; "": as the fields below say
     model.model_type = "bert"  # or "roberta"
     model.hidden_size = 128  # width of the hidden states
     model.num_layers = 2  # of the backbone
@@ -50,6 +51,7 @@ def docstrings() -> ConfigDict:
     compute.scan_layers = placeholder(bool)  # None: scanned on accelerators, unrolled on CPU
     compute.remat = False  # recompute layers in the backward pass: less memory, more operations
     compute.lean = True  # False: the plain reference form, which computes what nobody reads
+    compute.chunk_size = "all"  # rows per device encoded at a time: a number, "all" or "auto"
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices that share the batch; -1: all that are left
@@ -81,7 +83,7 @@ def docstrings() -> ConfigDict:
 
     config.evaluation = evaluation = ConfigDict()
     evaluation.spans = 1024  # held-out spans for the masked-LM loss
-    evaluation.documents = 500  # held-out documents among which a span's other span is searched
+    evaluation.documents = 1000  # held-out documents among which a span's other span is searched
     evaluation.batch_size = 128  # rows at a time; changes no figure
     return config
 

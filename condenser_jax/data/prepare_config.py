@@ -21,6 +21,7 @@ class PrepareConfig:
     recipe: str = "sentences"
     max_length: int = 128  # with [CLS] and [SEP]
     short_probability: float = 0.1
+    sentences_per_span: int = 3
     min_tokens: int = 6  # shorter spans are dropped, and counted
     heldout_share: float = 0.02  # of the groups of documents
     seed: int = 0
@@ -40,4 +41,10 @@ class PrepareConfig:
     @property
     def span_options(self) -> SpanOptions:
         """The part that decides the cuts."""
-        return SpanOptions(self.recipe, self.max_length, self.short_probability, self.seed)
+        return SpanOptions(
+            self.recipe,
+            self.max_length,
+            self.short_probability,
+            self.seed,
+            self.sentences_per_span,
+        )

@@ -30,6 +30,7 @@ class SpanOptions:
     max_length: int = 128
     short_probability: float = 0.1  # sentences: how often a block gets a shorter target
     seed: int = 0
+    sentences_per_span: int = 3  # sentence_groups
 
     def __post_init__(self) -> None:
         choose("recipe", self.recipe, RECIPES)
@@ -37,6 +38,8 @@ class SpanOptions:
             raise UserError(f"max_length {self.max_length} leaves no room for text; use 3 or more")
         if not 0 <= self.short_probability <= 1:
             raise UserError(f"short_probability {self.short_probability:g} is not within 0 and 1")
+        if self.sentences_per_span < 1:
+            raise UserError(f"sentences_per_span is {self.sentences_per_span}; expected at least 1")
 
     @property
     def body(self) -> int:
@@ -106,6 +109,13 @@ def pack_sentences(lengths: Sequence[int], options: SpanOptions, document: int) 
     return spans + [filled] if filled else spans
 
 
+def group_sentences(lengths: Sequence[int], options: SpanOptions, document: int) -> list[int]:
+    """A fixed number of sentences per span, however long; the last span may have fewer."""
+    size = options.sentences_per_span
+    groups = (sum(lengths[i : i + size]) for i in range(0, len(lengths), size))
+    return [length for length in groups if length]
+
+
 def keep_paragraphs(lengths: Sequence[int], options: SpanOptions, document: int) -> list[int]:
     """One span per paragraph."""
     return [length for length in lengths if length]
@@ -126,6 +136,7 @@ class Recipe(NamedTuple):
 
 RECIPES: dict[str, Recipe] = {
     "sentences": Recipe(split_sentences, pack_sentences),
+    "sentence_groups": Recipe(split_sentences, group_sentences),
     "paragraphs": Recipe(split_paragraphs, keep_paragraphs),
     "fixed": Recipe(split_nothing, fixed_windows),
 }

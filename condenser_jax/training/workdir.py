@@ -144,6 +144,11 @@ def existing_workdir(path: str | Path) -> Workdir:
     return workdir
 
 
+def is_workdir(path: str | Path) -> bool:
+    """Whether a run was started there: a Hugging Face directory has a config.json too."""
+    return Workdir(Path(path)).data_hashes.is_file()
+
+
 def read_config_json(workdir: Workdir) -> dict[str, Any]:
     """Returns the configuration of a run; raises UserError if the file is damaged."""
     return _read_json(workdir.config)

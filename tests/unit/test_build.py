@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_one_line_with_the_remedy(config, sections, message
 def test_a_fresh_mlm_head_on_a_trained_backbone_is_named_and_born_at_the_unigram(
     config, exported, monkeypatch
 ):
-    from condenser_jax import build as module
+    from condenser_jax import warm_start as module
 
     complete = module.load_checkpoint(str(exported))
     headless = dataclasses.replace(

@@ -121,7 +121,9 @@ def test_an_unknown_method_names_the_nearest():
 def test_a_method_has_to_be_named():
     config = load()
     del config["objective"]["name"]
-    assert refusal(config).startswith("objective.name is missing; known: condenser, mlm")
+    assert refusal(config).startswith(
+        "objective.name is missing; known: cocondenser, condenser, mlm"
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,23 +154,35 @@ def test_whole_numbers_stand_for_floats_and_lists_for_tuples():
 
 
 def documented():
-    """{key: (value of the default, of `:paper`, meaning)}, as docs/configuration.md has it."""
-    rows = re.findall(
-        r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| (.+) \|$", PAGE.read_text(), re.MULTILINE
-    )
-    return {key: tuple(rest) for key, *rest in rows}
+    """Of docs/configuration.md, {key: (value of the default, of `:paper`)} of its tables for
+    condenser, and of the table of what cocondenser sets otherwise.
+    """
+    parts = PAGE.read_text().split("\n## What `configs/cocondenser.py` sets otherwise\n")
+    row = re.compile(r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| \S.* \|$", re.MULTILINE)
+    condenser, cocondenser = ({k: (a, b) for k, a, b in row.findall(part)} for part in parts)
+    return condenser, cocondenser
+
+
+def values_of(name):
+    """{key: (value of the default, of `:paper`)} of a configuration, as the page writes them."""
+    default, paper = (flat(read_config(load(name, v), OPTIONS)) for v in ("", "paper"))
+    return {key: (f"`{default[key]!r}`", f"`{paper[key]!r}`") for key in default}
 
 
 def test_every_key_is_explained_in_docs_configuration_with_its_values():
-    default, paper = (flat(read_config(load(variant=v), OPTIONS)) for v in ("", "paper"))
-    expected = {key: (f"`{default[key]!r}`", f"`{paper[key]!r}`") for key in default}
-    assert {key: values[:2] for key, values in documented().items()} == expected
-    assert all(meaning.strip() for *_, meaning in documented().values())
+    assert documented()[0] == values_of("condenser")
+
+
+def test_what_cocondenser_sets_otherwise_is_explained_with_its_values():
+    condenser, cocondenser = values_of("condenser"), values_of("cocondenser")
+    differing = {k: values for k, values in cocondenser.items() if condenser.get(k) != values}
+    assert documented()[1] == differing
 
 
 def test_every_method_s_keys_are_explained():
     names = {field.name for options in OPTIONS.values() for field in dataclasses.fields(options)}
-    assert {f"objective.{name}" for name in names} <= set(documented())
+    condenser, cocondenser = documented()
+    assert {f"objective.{name}" for name in names} <= set(condenser | cocondenser)
 
 
 def assigned_keys(file):

@@ -16,9 +16,10 @@ ORDER = (
     ("training", "methods"),
     ("config", "evaluation"),
     ("corpus", "chunking"),
-    ("heldout",),
+    ("heldout", "finished"),
+    ("warm_start",),
     ("build",),
-    ("run", "finished", "command"),
+    ("run", "command"),
     ("encoders",),
     ("encoders",),
 )

@@ -68,6 +68,14 @@ def test_fixed_windows_fill_the_body():
     assert cut_spans([7, 60], options("fixed"), 0) == [30, 30, 7]
 
 
+@pytest.mark.parametrize(
+    "size, spans", [(1, [7, 60, 5, 9]), (2, [67, 14]), (3, [72, 9]), (9, [81])]
+)
+def test_a_sentence_group_has_a_fixed_number_of_sentences_however_long(size, spans):
+    groups = SpanOptions("sentence_groups", 32, sentences_per_span=size)
+    assert cut_spans([7, 60, 5, 9], groups, 0) == spans
+
+
 def test_paragraphs_stay_as_they_are():
     assert cut_spans([7, 0, 60], options("paragraphs"), 0) == [7, 60]
 
@@ -95,3 +103,5 @@ def test_what_cannot_be_cut_is_refused():
         options(max_length=2)
     with pytest.raises(UserError, match="short_probability 1.5 is not within 0 and 1"):
         options(short_probability=1.5)
+    with pytest.raises(UserError, match="sentences_per_span is 0; expected at least 1"):
+        SpanOptions("sentence_groups", sentences_per_span=0)

@@ -1,0 +1,87 @@
+"""What a run starts from: a work directory, a Hugging Face directory, the hub, or nothing."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from condenser_jax.config import RunConfig
+from condenser_jax.corpus import Corpus
+from condenser_jax.data.tokenization import tokenizer_hash
+from condenser_jax.errors import UserError
+from condenser_jax.evaluation.masked_lm import log_unigram
+from condenser_jax.finished import read_run
+from condenser_jax.hf.load import Checkpoint, load_checkpoint
+from condenser_jax.objectives.base import Objective
+from condenser_jax.training.workdir import is_workdir
+
+log = logging.getLogger("condenser_jax")
+
+
+def initial_checkpoint(where: str) -> Checkpoint | None:
+    """The last checkpoint of a work directory, or a Hugging Face directory or hub id; "": None.
+
+    Raises UserError if it cannot be read, or a work directory has no checkpoint yet.
+    """
+    if not where:
+        return None
+    if not is_workdir(where):
+        return load_checkpoint(where)
+    run = read_run(where)
+    notes = [f"{group}: from {run.workdir.root} after step {run.step:,}" for group in run.params]
+    return Checkpoint(run.backbone, run.params, run.workdir.tokenizer, notes)
+
+
+def initial_groups(
+    objective: Objective, checkpoint: Checkpoint | None, config: RunConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """The groups that start from the checkpoint, and a line on the origin of each group."""
+    trained = dict.fromkeys(group for phase in objective.phases for group in phase.trains)
+    if checkpoint is None:
+        return {}, [f"weights: {group} from scratch" for group in trained]
+    loaded = {group: checkpoint.params[group] for group in trained if group in checkpoint.params}
+    notes = [f"weights: {note}" for note in checkpoint.notes]
+    if "mlm_head" in trained and "mlm_head" not in loaded:
+        notes.append("weights: mlm_head random")
+    layers = getattr(config.objective, "head_layers", None)
+    head = loaded.get("condenser_head")
+    if head is not None and layers != len(head):
+        raise UserError(
+            f"the condenser head of {config.model.init} has {len(head)} layers, "
+            f"objective.head_layers is {layers}; set --config.objective.head_layers={len(head)}."
+        )
+    if "condenser_head" in trained and head is None:
+        copied = config.objective.head_init == "late"
+        notes.append(f"weights: condenser_head {'copied from late layers' if copied else 'random'}")
+        if not copied and not config.objective.head_warmup_steps:
+            log.warning(
+                "THE CONDENSER HEAD IS RANDOM on a trained backbone. That is right for a BERT "
+                "checkpoint; on a Condenser it will likely corrupt the rest of the model: load its "
+                "head, or use objective.head_init=late or objective.head_warmup_steps."
+            )
+    return loaded, notes
+
+
+def start_at_unigram(objective: Objective, unigram: np.ndarray) -> Objective:
+    """The objective with its MLM bias born at the log unigram of the training tokens."""
+    bias = log_unigram(unigram).astype(np.float32)
+
+    def init(key, loaded):
+        params = dict(objective.init(key, loaded))
+        head = dict(params["mlm_head"])
+        head["bias"] = jnp.zeros_like(head["bias"]).at[: len(bias)].set(bias)
+        return params | {"mlm_head": head}
+
+    return dataclasses.replace(objective, init=init)
+
+
+def warn_of_another_tokenizer(checkpoint: Checkpoint, corpus: Corpus) -> None:
+    own = checkpoint.tokenizer_path
+    if own and tokenizer_hash(own) != tokenizer_hash(corpus.tokenizer_directory):
+        log.warning(
+            "THE TOKENIZER IS NOT THAT OF THE CHECKPOINT (%s): its ids mean other words to these "
+            "weights; leave data.tokenizer empty to use the checkpoint's own.",
+            own,
+        )
