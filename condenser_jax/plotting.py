@@ -3,9 +3,9 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from condenser_jax.errors import UserError
 
@@ -16,9 +16,18 @@ NOT_METRICS = ("step", "time")
 PANEL = (4.4, 2.7)  # inches
 FEW_POINTS = 12  # with so few, each is marked
 LARGE = 1e4  # from here on, numbers are written with a unit: 24.8k
-LABEL_DISTANCE = 0.085  # of the panel's height, between the last values of two runs
+LABEL_DISTANCE = 0.085  # of the panel's height, between the last values of two lines
+GREY = "#555555"
 
 Curve = tuple[list[int], list[float]]  # steps and values
+
+
+class Line(NamedTuple):
+    """A curve in a panel; its last value and its name stand at the right, unless that is None."""
+
+    curve: Curve
+    look: dict[str, Any]  # colour, style and width
+    name: str | None = ""
 
 
 def read_curves(workdir: str | Path) -> dict[str, Curve]:
@@ -77,10 +86,11 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]], output: str | Path, met
         squeeze=False,
         layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1),
     )
-    steps = [step for curves in runs.values() for points, _ in curves.values() for step in points]
+    end = last_step(curve for curves in runs.values() for curve in curves.values())
     for panel, name in zip(axes.flat, names, strict=False):
-        panel.set_xlim(0, max(*steps, 1) * 1.02)  # the same in every panel, so that they compare
-        _draw_panel(panel, name, [curves.get(name, ([], [])) for curves in runs.values()])
+        panel.set_xlim(0, end)  # the same in every panel, so that they compare
+        found = [curves.get(name, ([], [])) for curves in runs.values()]
+        draw_panel(panel, name, [Line(curve, _look(index)) for index, curve in enumerate(found)])
     for unused in list(axes.flat)[len(names) :]:
         unused.remove()
     lines = [pyplot.Line2D([], [], **_look(index), label=run) for index, run in enumerate(runs)]
@@ -106,47 +116,74 @@ def _look(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": line, "linewidth": 1.5}
 
 
-def _draw_panel(panel: Any, name: str, curves: Sequence[Curve]) -> None:
+def last_step(curves: Iterable[Curve]) -> float:
+    """Where the steps of all curves end, and a little more."""
+    return 1.02 * max((step for steps, _ in curves for step in steps), default=1) or 1
+
+
+def draw_panel(panel: Any, title: str, lines: Sequence[Line]) -> None:
+    """Lines over steps, each with its last value at the right."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    panel.set_title(name, loc="left", fontsize=10, fontweight="bold", color="#222222")
-    for index, (steps, values) in enumerate(curves):
-        marker = {"marker": "o", "markersize": 4} if len(steps) <= FEW_POINTS else {}
-        panel.plot(steps, values, **_look(index), **marker)
-    _write_last_values(panel, curves)
+    frame(panel, title, "step")
+    for line in lines:
+        marker = {"marker": "o", "markersize": 4} if len(line.curve[0]) <= FEW_POINTS else {}
+        panel.plot(*line.curve, **marker | line.look)
+    _write_last_values(panel, lines)
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if max((abs(value) for line in lines for value in line.curve[1]), default=0) >= LARGE:
+        panel.yaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def frame(panel: Any, title: str, axis: str) -> None:
+    """Title, name of the x axis, spines, grid and ticks as every picture of ours has them."""
+    panel.set_title(title, loc="left", fontsize=10, fontweight="bold", color="#222222")
+    panel.set_xlabel(axis, fontsize=8.5, color=GREY)
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["left", "bottom"]].set_color("#999999")
     panel.grid(axis="y", color="#E4E4E4", linewidth=0.8)
     panel.set_axisbelow(True)
-    panel.tick_params(colors="#555555", labelsize=8.5)
-    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-    panel.set_xlabel("step", fontsize=8.5, color="#555555")
-    if max((abs(value) for _, values in curves for value in values), default=0) >= LARGE:
-        panel.yaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.tick_params(colors=GREY, labelsize=8.5)
 
 
-def _write_last_values(panel: Any, curves: Sequence[Curve]) -> None:
-    """The last value of every run at the right, in its colour, at its height or just above."""
-    last = [(values[-1], index) for index, (_, values) in enumerate(curves) if values]
+def _write_last_values(panel: Any, lines: Sequence[Line]) -> None:
+    """The last value of every line at the right, in its colour, as near to its height as there is
+    room.
+    """
+    labelled = [line for line in lines if line.name is not None and line.curve[1]]
+    labelled = [line for line in labelled if math.isfinite(line.curve[1][-1])]
+    labelled.sort(key=lambda line: line.curve[1][-1])
     low, high = panel.get_ylim()
-    above = -math.inf
-    for value, index in sorted(last):
-        if not math.isfinite(value):
-            continue
-        above = max((value - low) / (high - low), above + LABEL_DISTANCE)
+    wanted = [(line.curve[1][-1] - low) / (high - low) for line in labelled]
+    for line, height in zip(labelled, _apart(wanted), strict=True):
         panel.text(
             1.015,
-            above,
-            _short(value),
+            height,
+            f"{_short(line.curve[1][-1])} {line.name}",
             transform=panel.transAxes,
-            color=COLOURS[index % len(COLOURS)],
+            color=line.look["color"],
             fontsize=9,
             va="center",
         )
 
 
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Ascending heights, moved up until none hides another, then down from the panel's top."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + LABEL_DISTANCE) if moved else height)
+    ceiling = 1.0
+    for place in reversed(range(len(moved))):
+        moved[place] = min(moved[place], ceiling)
+        ceiling = moved[place] - LABEL_DISTANCE
+    return moved
+
+
 def _short(value: float) -> str:
+    """Three digits, with a unit from LARGE on."""
     from matplotlib.ticker import EngFormatter
 
-    return f"{value:.3g}" if abs(value) < LARGE else EngFormatter(places=1, sep="")(value)
+    if abs(value) >= LARGE:
+        return EngFormatter(places=1, sep="")(value)
+    return f"{value:#.3g}".rstrip(".").replace("-", "\N{MINUS SIGN}")

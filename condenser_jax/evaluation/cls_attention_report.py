@@ -8,7 +8,7 @@ from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.evaluation.cls_attention import ClsAttention, cls_attention
 from condenser_jax.evaluation.contract import Encoder, Options, Report
 from condenser_jax.evaluation.texts import SPECIALS, check_options, read_texts, to_batches
-from condenser_jax.plotting import COLOURS, LINES
+from condenser_jax.plotting import COLOURS, GREY, LINES, frame
 from condenser_jax.training.sharding import make_mesh
 
 ROWS = 32  # texts of a batch, at least
@@ -87,12 +87,15 @@ def draw_cls_attention(measured: Mapping[str, ClsAttention], path: Path) -> None
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import MaxNLocator
 
     figure, panels = pyplot.subplots(
         1, 2, figsize=(9.2, 3.9), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     )
     for panel, (figure_name, title, axis) in zip(panels, PANELS, strict=True):
-        _frame(panel, title, axis)
+        frame(panel, title, "layer")
+        panel.set_ylabel(axis, fontsize=8.5, color=GREY)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
         _draw_lines(panel, measured, figure_name)
     handles = [pyplot.Line2D([], [], label=name, **_look(i)) for i, name in enumerate(measured)]
     dotted = pyplot.Line2D([], [], color="#777777", linestyle=":", label="uniform attention")
@@ -127,18 +130,3 @@ def _look(index: int) -> dict[str, Any]:
         "markeredgecolor": "white",
         "markeredgewidth": 0.8,
     }
-
-
-def _frame(panel: Any, title: str, axis: str) -> None:
-    """As launch/plot.py frames its panels."""
-    from matplotlib.ticker import MaxNLocator
-
-    panel.set_title(title, loc="left", fontsize=10, fontweight="bold", color="#222222")
-    panel.set_xlabel("layer", fontsize=8.5, color="#555555")
-    panel.set_ylabel(axis, fontsize=8.5, color="#555555")
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.spines[["left", "bottom"]].set_color("#999999")
-    panel.grid(axis="y", color="#E4E4E4", linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.tick_params(colors="#555555", labelsize=8.5)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))

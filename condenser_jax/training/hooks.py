@@ -7,6 +7,7 @@ several hosts only the first makes the hooks that write.
 import hashlib
 import json
 import math
+import re
 import shutil
 import sys
 import textwrap
@@ -18,6 +19,7 @@ from typing import Any, TextIO
 import jax
 
 from condenser_jax.errors import UserError
+from condenser_jax.training.system_errors import writing
 
 CLEAR_LINE = "\r\x1b[K"
 LINE_WIDTH = 100
@@ -43,14 +45,16 @@ class MetricsFile(Hook):
     """metrics.jsonl: one object per line, flushed at once, numbers finite or null."""
 
     def __init__(self, path: str | Path) -> None:
+        self._path = path
         self._file = open(path, "ab")  # bytes, so that `offset` is one
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends a line of step, time (seconds since 1970) and metrics."""
         finite = {name: _finite(value) for name, value in metrics.items()}
         line = {"step": step, "time": round(time.time(), 3), **finite}
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            self._file.flush()
 
     on_eval = on_log
 
@@ -61,7 +65,8 @@ class MetricsFile(Hook):
 
     def on_end(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
 
 def _finite(value: float) -> float | None:
@@ -70,24 +75,43 @@ def _finite(value: float) -> float | None:
 
 
 class TensorBoard(Hook):
-    """Event files for TensorBoard, without TensorFlow. On resume, later points are purged."""
+    """Event files for TensorBoard, without TensorFlow. On resume, later points are purged.
+
+    Written and flushed at every log: the library's own writer is a thread that a full disk ends,
+    and then its queue would fill and the run wait for ever.
+    """
 
     def __init__(self, directory: str | Path, start_step: int = 0) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
 
-        purge = start_step + 1 if start_step else None
-        self._writer = SummaryWriter(str(directory), purge_step=purge, flush_secs=30)
+        self._directory = Path(directory)
+        with writing(directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(self._directory / "events"))
+            if start_step:
+                self._write(start_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds a point at `step` to the curve of each metric."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+        """Writes one point per figure."""
+        from tensorboardX.summary import scalar
+
+        with writing(self._directory):
+            for name, value in metrics.items():
+                self._write(step, summary=scalar(name, value))
+            self._events.flush()
 
     on_eval = on_log
 
     def on_end(self) -> None:
-        """Writes what waits and closes the file."""
-        self._writer.close()
+        """Closes the file."""
+        with writing(self._directory):
+            self._events.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 class WeightsAndBiases(Hook):
@@ -185,10 +209,14 @@ class Progress(Hook):
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         """Prints what an evaluation found, on lines of its own."""
         clear = CLEAR_LINE if self._in_place else ""
-        values = [value.replace(" ", "\0") for value in _values(metrics)]  # a pair stays together
-        text = f"evaluation at step {step}: {', '.join(values)}"
-        lines = textwrap.fill(text, LINE_WIDTH, subsequent_indent="    ", break_on_hyphens=False)
-        print(clear + lines.replace("\0", " "), file=self._stream, flush=True)
+        lines = [f"{clear}evaluation at step {step}"]
+        for group, figures in _by_group(metrics).items():
+            values = [value.replace(" ", "\0") for value in _values(figures)]  # stays together
+            text = f"  {group}: {', '.join(values)}"
+            lines += textwrap.wrap(
+                text, LINE_WIDTH, subsequent_indent="    ", break_on_hyphens=False
+            )
+        print("\n".join(lines).replace("\0", " "), file=self._stream, flush=True)
 
     def on_end(self) -> None:
         """Leaves the line that was updated in place."""
@@ -218,12 +246,29 @@ class Progress(Hook):
         return duration((now - first_time) / (step - first_step) * (self._total - step))
 
 
+def _by_group(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """{"heldout": {"loss": 2.5}} of {"heldout/loss": 2.5}."""
+    groups: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        group, _, rest = name.rpartition("/")
+        groups.setdefault(group, {})[rest] = value
+    return groups
+
+
 def _values(metrics: Mapping[str, float]) -> list[str]:
-    """["loss 2.5", ...], losses first, without the part of the name that all share ("train/")."""
+    """["loss 2.5", ...], losses first, without the part of the name that all share ("train/");
+    a figure of every layer is one: "entropy_layer_1..3 2.5 2.4 2.1".
+    """
     prefixes = {name.rpartition("/")[0] for name in metrics}
     shared = len(prefixes.pop()) + 1 if len(prefixes) == 1 and "" not in prefixes else 0
-    ordered = sorted(metrics.items(), key=lambda item: "loss" not in item[0])
-    return [f"{name[shared:]} {value:.4g}" for name, value in ordered]
+    alike: dict[str, list[str]] = {}
+    for name in sorted(metrics, key=lambda name: "loss" not in name):
+        alike.setdefault(re.sub(r"(?<=_layer_)\d+$", "", name), []).append(name)
+    texts = []
+    for stem, names in alike.items():
+        name = f"{stem}1..{len(names)}" if len(names) > 1 else names[0]
+        texts.append(" ".join([name[shared:], *(f"{metrics[name]:.4g}" for name in names)]))
+    return texts
 
 
 def human(number: float) -> str:

@@ -136,9 +136,21 @@ def test_an_evaluation_has_lines_of_its_own():
     stream = io.StringIO()
     metrics = {f"heldout/accuracy_of_the_head_{i}": 0.5 for i in range(4)}
     hooks.Progress(100, stream=stream).on_eval(50, {**metrics, "heldout/loss": 1.25})
-    first, second = stream.getvalue().splitlines()
-    assert first.startswith("evaluation at step 50: loss 1.25, accuracy_of_the_head_0 0.5, ")
+    title, first, second = stream.getvalue().splitlines()
+    assert title == "evaluation at step 50"
+    assert first.startswith("  heldout: loss 1.25, accuracy_of_the_head_0 0.5, ")
     assert second == "    accuracy_of_the_head_2 0.5, accuracy_of_the_head_3 0.5"
+
+
+def test_an_evaluation_is_printed_by_groups_and_its_layers_in_one():
+    stream = io.StringIO()
+    layers = {f"heldout/entropy_layer_{i}": 1 / i for i in (1, 2, 4)}
+    other = {"heldout_new/loss": 2.5, "heldout/pool_of_500": 0.25, "heldout/pool_of_9": 0.5}
+    hooks.Progress(100, stream=stream).on_eval(50, {**layers, **other})
+    assert stream.getvalue().splitlines()[1:] == [
+        "  heldout: entropy_layer_1..3 1 0.5 0.25, pool_of_500 0.25, pool_of_9 0.5",
+        "  heldout_new: loss 2.5",
+    ]
 
 
 def test_names_of_different_phases_are_told_apart():

@@ -11,8 +11,10 @@ ROOT = Path(__file__).parents[2]
 # A part imports itself and what stands in lines above; parts of one line do not know each other.
 ORDER = (
     ("types", "errors", "environment"),
+    ("cluster", "supervisor"),
     ("models", "losses", "data", "plotting"),
     ("hf", "objectives"),
+    ("health",),
     ("training", "methods"),
     ("config", "evaluation"),
     ("corpus", "chunking"),
