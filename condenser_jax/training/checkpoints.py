@@ -22,7 +22,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.training.checksums import describe_with_checksums
 from condenser_jax.training.records import to_json
 from condenser_jax.training.saved import Damaged, Saved, best, items_of
-from condenser_jax.training.system_errors import FULL, NOT_WRITABLE, in_words, system_error
+from condenser_jax.training.system_errors import NOT_WRITABLE, explain, system_error
 from condenser_jax.types import Tree
 
 log = logging.getLogger("condenser_jax")
@@ -165,11 +165,8 @@ class Checkpoints(Saved):
         last = "there is no good checkpoint yet"
         if self.latest_step is not None:
             last = f"the last good checkpoint is step {self.latest_step}"
-        if number in FULL:
-            what, remedy = "disk full while saving", "free some space"
-        else:
-            what, remedy = f"{in_words(number)} while saving", "see that it can be written"
-        return f"{what} in {self.directory}; {last}; {remedy} and start again"
+        what, remedy = explain(number)
+        return f"{what} while saving in {self.directory}; {last}; {remedy} and start again"
 
 
 class _Best(policies.PreservationPolicy):

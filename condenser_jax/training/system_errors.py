@@ -1,9 +1,13 @@
-"""What the system said, found in the errors of the libraries that pass it on."""
+"""What the system said, found in the errors of libraries that pass it on, and told to people."""
 
 import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from condenser_jax.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -27,6 +31,20 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def in_words(number: int) -> str:
-    """ "Read-only file system" of EROFS, in the middle of a sentence."""
-    return os.strerror(number).lower()
+def explain(number: int) -> tuple[str, str]:
+    """(what is the matter, what to do about it) for a number of NOT_WRITABLE."""
+    if number in FULL:
+        return "disk full", "free some space"
+    return os.strerror(number).lower(), "see that it can be written"
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raises UserError for a full or read-only disk: the error of an open file does not name it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        what, remedy = explain(error.errno)
+        raise UserError(f"{what} while writing {path}; {remedy} and start again") from error
