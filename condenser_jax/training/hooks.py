@@ -20,7 +20,6 @@ import jax
 
 from condenser_jax.errors import UserError
 from condenser_jax.training.system_errors import writing
-from condenser_jax.training.system_errors import writing
 
 CLEAR_LINE = "\r\x1b[K"
 LINE_WIDTH = 100
