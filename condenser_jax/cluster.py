@@ -61,13 +61,6 @@ def wait_for_all(place: str) -> None:
         multihost_utils.sync_global_devices(place)
 
 
-def holds_everywhere(flag: bool) -> bool:
-    """Whether `flag` is true in every process; all must ask, and all get the same answer."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).all())
-
-
 def check_same(what: str, value: Any, remedy: str) -> None:
     """Raises UserError, in every process, unless all of them have the same `value` (JSON)."""
     if jax.process_count() == 1:

@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from condenser_jax import cluster
 from condenser_jax.build import Built, build, versions
 from condenser_jax.config import RunConfig
 from condenser_jax.hf.card import write_card
@@ -43,7 +43,8 @@ def print_dry_run(config: RunConfig) -> None:
     """Prints what a run would cost, and stops."""
     built = build(config)
     for line in (*built.notes, *dry_run(built.run, built.run.batches.steps_per_epoch)):
-        print(line, flush=True)
+        if cluster.is_first():
+            print(line, flush=True)
 
 
 def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, dict[str, Any]]:
@@ -56,18 +57,35 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
     Raises UserError where configuration, data and work directory do not fit; RunFailed; Preempted.
     """
     stored = dataclasses.asdict(config)
+    cluster.check_same("the configuration", stored, "start every process with the same command")
     check_workdir(path, stored)
     built = build(config)
-    workdir = open_workdir(path, stored, built.corpus.hashes)
-    with held(workdir):
+    remedy = "all must read the same files, with the same versions of packages"
+    cluster.check_same("the prepared data", built.corpus.hashes, remedy)
+    with _shared_workdir(path, stored, built) as workdir:
         return workdir, _run(config, built, workdir, stored, began)
+
+
+@contextlib.contextmanager
+def _shared_workdir(path: str | Path, stored: dict[str, Any], built: Built) -> Iterator[Workdir]:
+    """The work directory, made and held by the first process, and seen by all of them."""
+    workdir = Workdir(Path(path))
+    with contextlib.ExitStack() as stack:
+        if cluster.is_first():
+            open_workdir(path, stored, built.corpus.hashes)
+            stack.enter_context(held(workdir))
+            _write_companions(workdir, built)
+        cluster.wait_for_all("work directory")
+        holder = workdir.lock.read_text() if workdir.lock.exists() else ""
+        remedy = f"put --workdir={path} on a disk that all of them share"
+        cluster.check_same(f"the work directory {path}", holder, remedy)
+        yield workdir
 
 
 def _run(
     config: RunConfig, built: Built, workdir: Workdir, stored: dict[str, Any], began: float
 ) -> dict[str, Any]:
     """The run itself, in a work directory that is ours alone; returns what evaluations found."""
-    _write_companions(workdir, built)
     for line in (*built.notes, *describe_run(built.run)):
         log.info("%s", line)
     with (
@@ -79,8 +97,10 @@ def _run(
         ) as checkpoints,
     ):
         start, state, record = _start(built, checkpoints, workdir)
-        cut_metrics(workdir.metrics, record.get("metrics_offset", 0))
-        file = MetricsFile(workdir.metrics)
+        file = None
+        if cluster.is_first():
+            cut_metrics(workdir.metrics, record.get("metrics_offset", 0))
+            file = MetricsFile(workdir.metrics)
         loop = Loop(
             built.run,
             state,
@@ -88,11 +108,12 @@ def _run(
             _hooks(config, workdir, file, start, stored),
             stop,
             history=record.get("history"),
-            metrics_offset=lambda: file.offset,
+            metrics_offset=lambda: file.offset if file else 0,
         )
         loop.train(start, began)
         checkpoints.wait()
-    write_json(workdir.result, loop.history)
+    if cluster.is_first():
+        write_json(workdir.result, loop.history)
     return loop.history
 
 
@@ -106,14 +127,18 @@ def _start(built: Built, checkpoints: Checkpoints, workdir: Workdir) -> tuple[in
 
 
 def _hooks(
-    config: RunConfig, workdir: Workdir, file: MetricsFile, start: int, stored: dict[str, Any]
+    config: RunConfig,
+    workdir: Workdir,
+    file: MetricsFile | None,
+    start: int,
+    stored: dict[str, Any],
 ) -> list[Hook]:
-    """What listens to the run; on several hosts the first alone writes."""
+    """What listens to the run; of several processes the first alone has a file, and writes."""
     training = config.training
     hooks: list[Hook] = []
     if training.profile:
         hooks.append(Profile(workdir.root / "profile", *training.profile))
-    if jax.process_index() > 0:
+    if file is None:
         return hooks
     hooks += [file, Progress(training.steps, start)]
     if training.tensorboard:

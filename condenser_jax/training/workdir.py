@@ -7,6 +7,8 @@ change nothing of what is learned may differ.
 import fcntl
 import json
 import os
+import platform
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,9 +197,10 @@ def _check_writable(workdir: Workdir) -> None:
 def held(workdir: Workdir) -> Iterator[None]:
     """Keeps a second run out of the work directory; raises UserError if there is a first one.
 
-    The lock dies with the process that holds it, however that ends.
+    The lock dies with the process that holds it, however that ends. In its file stands a name that
+    is new each time: whoever reads it sees this directory, and not another of the same path.
     """
-    with open(workdir.lock, "w") as lock:
+    with open(workdir.lock, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -205,6 +208,10 @@ def held(workdir: Workdir) -> Iterator[None]:
                 f"work directory {workdir.root} is in use by another process; wait for its end "
                 "or name another --workdir"
             ) from error
+        lock.truncate(0)
+        lock.write(f"{platform.node()} {os.getpid()} {uuid.uuid4()}\n")
+        lock.flush()
+        os.fsync(lock.fileno())  # for other hosts
         yield
 
 

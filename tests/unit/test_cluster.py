@@ -189,9 +189,3 @@ def test_processes_that_differ_are_named_to_all(three):
     assert str(error.value) == (
         "the configuration of process 2 is not that of process 0; start them alike"
     )
-
-
-def test_what_holds_everywhere_holds_in_each(three):
-    assert cluster.holds_everywhere(True)
-    three[1] = np.asarray(False)
-    assert not cluster.holds_everywhere(True)
