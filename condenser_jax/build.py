@@ -175,8 +175,11 @@ def compute_config(config: RunComputeConfig, mesh: Mesh) -> ComputeConfig:
 
 
 def encoder_card(config: RunConfig, corpus: Corpus) -> EncoderCard:
-    """How texts become vectors with this encoder: the late CLS as it is."""
+    """How texts become vectors with this encoder: the late CLS, of unit length if cosines of it
+    were contrasted.
+    """
     return EncoderCard(
+        normalize=getattr(config.objective, "similarity", "dot") == "cosine",
         query_max_length=config.data.max_length,
         passage_max_length=config.data.max_length,
         tokenizer_hash=tokenizer_hash(corpus.tokenizer_directory),

@@ -12,7 +12,8 @@ import pytest
 
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.models.dropout import Dropout
-from condenser_jax.objectives import condenser, mlm
+from condenser_jax.objectives import cocondenser, condenser, mlm
+from condenser_jax.objectives.cocondenser import CoCondenserConfig
 from condenser_jax.objectives.condenser import CondenserConfig
 from condenser_jax.objectives.mlm import MlmConfig
 from tests.helpers import (
@@ -33,6 +34,7 @@ METHODS = {
         2,
     ),
     "1 head layer, 1 late layer": (condenser, CondenserConfig(head_layers=1, early_layer=1), 2),
+    "cocondenser": (cocondenser, CoCondenserConfig(head_layers=1), 2),
 }
 FORMS = {
     "scanned": {"scan_layers": True},

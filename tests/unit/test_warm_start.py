@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from condenser_jax.build import build
+from condenser_jax.build import build, encoder_card
 from condenser_jax.config import read_config
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
@@ -127,6 +127,14 @@ def test_a_work_directory_without_a_checkpoint_is_refused(config, tmp_path):
     start_run(config("condenser"), tmp_path / "young", {})
     with pytest.raises(UserError, match="young has no checkpoint yet; let its run go on until"):
         build(config("cocondenser", model={"init": str(tmp_path / "young")}))
+
+
+@pytest.mark.parametrize("similarity, unit_length", [("dot", False), ("cosine", True)])
+def test_vectors_that_were_contrasted_by_cosine_are_exported_with_unit_length(
+    warm, config, similarity, unit_length
+):
+    changed = config("cocondenser", objective={"similarity": similarity})
+    assert encoder_card(changed, warm.corpus).normalize == unit_length
 
 
 def test_documents_without_two_spans_are_left_out_and_told(config, caplog, monkeypatch):
