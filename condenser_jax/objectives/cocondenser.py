@@ -56,7 +56,8 @@ class CoCondenser(Condenser):
         def encode_with_loss(params: Params, rows: Tree) -> tuple[Array, Valued]:
             slots = slots_of(rows["batch"], self.compute.lean)
             head, late, cls = self.states(params, rows["batch"], slots, dropout_of(rows))
-            return cls, tuple(self.masked_lm_loss(params, head, late, slots, counts))
+            value, metrics = self.masked_lm_loss(params, head, late, slots, counts)
+            return cls, (value, metrics)
 
         def contrast(vectors: Array) -> Valued:
             if not contrasts:
@@ -82,7 +83,7 @@ class CoCondenser(Condenser):
 def count_spans(batch: Batch) -> Counts:
     """The masked tokens and the spans of the global batch, each at least 1."""
     spans = (batch["document"] != FILLER).sum().astype(jnp.float32)
-    return count_masked(batch) | {"spans": jnp.maximum(spans, 1.0)}
+    return {**count_masked(batch), "spans": jnp.maximum(spans, 1.0)}
 
 
 def check_contrast(options: CoCondenserConfig) -> None:

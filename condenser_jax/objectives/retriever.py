@@ -105,12 +105,12 @@ class Retriever:
                 number = queries + rows["row"][:, None] * group + jnp.arange(group)
                 of_query = dropout._replace(rows=rows["row"])
                 of_passage = dropout._replace(rows=number.reshape(-1))
-            flat = [part[f"passage_{name}"] for name in ("input_ids", "attention_mask")]
-            flat = [x.reshape(-1, x.shape[-1]) for x in flat]
-            query = [part[f"query_{name}"] for name in ("input_ids", "attention_mask")]
-            passages = self.embed_passages(params, *flat, of_passage)
+            ids, mask = part["passage_input_ids"], part["passage_attention_mask"]
+            ids, mask = (x.reshape(-1, x.shape[-1]) for x in (ids, mask))
+            passages = self.embed_passages(params, ids, mask, of_passage)
+            ids, mask = part["query_input_ids"], part["query_attention_mask"]
             return {
-                "query": self.embed_queries(params, *query, of_query),  # Q D
+                "query": self.embed_queries(params, ids, mask, of_query),  # Q D
                 "passage": passages.reshape(-1, group, passages.shape[-1]),  # Q G D
             }
 
