@@ -14,8 +14,10 @@ from condenser_jax import cluster
 from condenser_jax.build import Built, build, versions
 from condenser_jax.config import RunConfig
 from condenser_jax.hf.card import write_card
+from condenser_jax.objectives.base import Goal
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.dry_run import describe_run, dry_run
+from condenser_jax.training.health import Health
 from condenser_jax.training.hooks import (
     Hook,
     MetricsFile,
@@ -105,7 +107,7 @@ def _run(
             built.run,
             state,
             checkpoints,
-            _hooks(config, workdir, file, start, stored),
+            _hooks(config, built.run.goal, workdir, file, start, stored),
             stop,
             history=record.get("history"),
             metrics_offset=lambda: file.offset if file else 0,
@@ -128,6 +130,7 @@ def _start(built: Built, checkpoints: Checkpoints, workdir: Workdir) -> tuple[in
 
 def _hooks(
     config: RunConfig,
+    goal: Goal,
     workdir: Workdir,
     file: MetricsFile | None,
     start: int,
@@ -140,7 +143,7 @@ def _hooks(
         hooks.append(Profile(workdir.root / "profile", *training.profile))
     if file is None:
         return hooks
-    hooks += [file, Progress(training.steps, start)]
+    hooks += [file, Progress(training.steps, start), Health(workdir.root, goal)]
     if training.tensorboard:
         hooks.append(TensorBoard(workdir.tensorboard, start))
     if training.wandb:
@@ -170,15 +173,20 @@ def _write_companions(workdir: Workdir, built: Built) -> None:
 def closing_words(workdir: Workdir, history: dict[str, Any], seconds: float) -> str:
     """What a finished run tells its user: the figures before and after, and where to go next."""
     before, after = history["first"], history["last"]
-    rows = [f"{'held out':<32}{'before':>10}{'after':>10}"]
-    rows += [f"{name:<32}{before[name]:>10.3f}{value:>10.3f}" for name, value in after.items()]
+    rows = [f"{'held out':<36}{'before':>10}{'after':>10}"]
+    rows += [
+        f"{name:<36}{before[name]:>10.3f}{value:>10.3f}"
+        for name, value in after.items()
+        if "cls_entropy" not in name  # one for each layer
+    ]
     state = "head" if "heldout/head_loss" in after else "late"
     loss, unigram = after[f"heldout/{state}_loss"], after["heldout/unigram"]
     rows += [
         "",
         f"{state} MLM loss {loss:.3f} nats: {unigram - loss:.2f} under the training unigram's "
         f"{unigram:.3f} on the very same masked held-out tokens",
-        f"finished in {duration(seconds)}; work directory: {workdir.root}",
+        f"finished in {duration(seconds)}; work directory: {workdir.root}; curves: "
+        f"{workdir.root}/health.png",
         f"export: python launch/export.py --workdir={workdir.root} --output={workdir.root}-export",
     ]
     return "\n".join(rows)
