@@ -30,11 +30,11 @@ import record  # noqa: E402
 from condenser_in_jax import CLIP_NORM, LEARNING_RATE, SEED, WEIGHT_DECAY, backbone_of  # noqa: E402
 from condenser_job import HEAD_LAYERS, SIZES, Job, make_batch  # noqa: E402
 
-from condenser_jax.chunking import bytes_of  # noqa: E402
 from condenser_jax.models.config import ComputeConfig  # noqa: E402
 from condenser_jax.models.dropout import dropout_of_step  # noqa: E402
 from condenser_jax.objectives import cocondenser  # noqa: E402
 from condenser_jax.objectives.language_model import slots_of  # noqa: E402
+from condenser_jax.training.memory import memory_of  # noqa: E402
 from condenser_jax.training.optimizers import OptimizerConfig, build_optimizers  # noqa: E402
 from condenser_jax.training.state import create_state  # noqa: E402
 from condenser_jax.training.step import make_step  # noqa: E402
@@ -85,7 +85,7 @@ def memory() -> list[dict]:
     for batch in BATCHES:
         row = {"batch": batch}
         for name, chunk in (("cached", CHUNK), ("whole", 0)):
-            row[name] = bytes_of(compiled(job_of(batch), chunk))
+            row[name] = memory_of(compiled(job_of(batch), chunk)).peak
         print(f"{batch:>8}{row['cached'] / 1e9:>16.2f}{row['whole'] / 1e9:>12.2f}", flush=True)
         rows.append(row)
     return rows

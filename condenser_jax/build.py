@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -45,12 +46,14 @@ class Built(NamedTuple):
     notes: list[str]  # where weights came from
 
 
-def build(config: RunConfig) -> Built:
-    """Builds a run; prepares its data if that has not been done. Raises UserError for what does not
-    fit.
+def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Built:
+    """Builds a run on `devices` (default: all); prepares its data if that has not been done.
+
+    Devices of a topology that is not there will do: a run touches them when it is started or
+    evaluated. Raises UserError for what does not fit.
     """
     training = config.training
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     check_batch(training.batch_size, mesh, training.accumulate)
     check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
     _check_values(config)

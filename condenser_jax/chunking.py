@@ -6,15 +6,15 @@ chunk whose compiled step fits into the memory of a device.
 
 import dataclasses
 import logging
-import os
+import math
 from collections.abc import Callable
 
-import jax
 from jax.sharding import Mesh
 
 from condenser_jax.errors import UserError
 from condenser_jax.objectives.base import Objective
 from condenser_jax.training.loop import Run
+from condenser_jax.training.memory import DoesNotFit, device_memory, memory_of
 
 log = logging.getLogger("condenser_jax")
 USABLE = 0.9  # share of a device's memory that a step may take: the rest is the runtime's
@@ -39,17 +39,13 @@ def in_chunks(run: Run, chunk_size: int | str, make: Callable[[int], Objective])
         objective = dataclasses.replace(run.objective, losses=make(rows).losses)
         return dataclasses.replace(run, objective=objective)
 
-    def bytes_of_step(rows: int) -> int:
-        return bytes_of(chunked(rows).compile_step(run.objective.schedule.cycle[0]))
+    def bytes_of_step(rows: int) -> float:
+        try:
+            return memory_of(chunked(rows).compile_step(run.objective.schedule.cycle[0])).peak
+        except DoesNotFit:
+            return math.inf
 
     return chunked(chunk_rows(chunk_size, run.batches.batch_size, run.mesh, bytes_of_step))
-
-
-def bytes_of(step: jax.stages.Compiled) -> int:
-    """Bytes per device that a compiled step takes: state, batch and temporaries."""
-    found = step.memory_analysis()
-    new = found.output_size_in_bytes - found.alias_size_in_bytes
-    return found.argument_size_in_bytes + found.temp_size_in_bytes + new
 
 
 def possible_chunks(batch_size: int, mesh: Mesh) -> list[int]:
@@ -59,7 +55,7 @@ def possible_chunks(batch_size: int, mesh: Mesh) -> list[int]:
 
 
 def chunk_rows(
-    chunk_size: int | str, batch_size: int, mesh: Mesh, bytes_of_step: Callable[[int], int]
+    chunk_size: int | str, batch_size: int, mesh: Mesh, bytes_of_step: Callable[[int], float]
 ) -> int:
     """Rows of the global batch that are encoded at a time.
 
@@ -83,9 +79,9 @@ def chunk_rows(
     return rows * _shards(mesh)
 
 
-def largest_that_fits(possible: list[int], bytes_of: Callable[[int], int], mesh: Mesh) -> int:
+def largest_that_fits(possible: list[int], bytes_of: Callable[[int], float], mesh: Mesh) -> int:
     """The largest of `possible` (ascending) whose bytes fit a device, by bisection."""
-    limit = USABLE * device_memory(mesh)
+    limit = USABLE * device_memory(mesh.devices.flat[0])
     least, fits, beyond = bytes_of(possible[0]), 0, len(possible)
     if least > limit:
         raise UserError(
@@ -106,15 +102,6 @@ def largest_that_fits(possible: list[int], bytes_of: Callable[[int], int], mesh:
         limit / 1e9,
     )
     return possible[fits]
-
-
-def device_memory(mesh: Mesh) -> float:
-    """Bytes of one device; the devices of a CPU share the memory that is free."""
-    stats = mesh.local_devices[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return free / max(1, jax.local_device_count())
 
 
 def _number(chunk_size: int | str) -> int:

@@ -1,5 +1,6 @@
 """What a run is evaluated on: the held-out part of its corpus, always the same spans and masks."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -51,14 +52,19 @@ def heldout_evaluation(
     sample = draw_sample(corpus, data, config, seed)
     check_sample(sample, goal, data)
     predict = objective.predict
-    figures = [
-        masked_lm_evaluator(
-            predict["masked_lm"], sample.masked, sample.copied, corpus.unigram, mesh
-        ),
-        cls_entropy_evaluator(predict["cls_scores"], sample.plain, mesh),
-    ]
-    if sample.pairs > 1:
-        figures.append(text_vectors_evaluator(predict["embed"], sample.sides, mesh))
+
+    @functools.cache  # made when they are first asked: a dry run places nothing on a device
+    def evaluators() -> list[Callable[[Params, Frozen], dict[str, float]]]:
+        figures = [
+            masked_lm_evaluator(
+                predict["masked_lm"], sample.masked, sample.copied, corpus.unigram, mesh
+            ),
+            cls_entropy_evaluator(predict["cls_scores"], sample.plain, mesh),
+        ]
+        if sample.pairs > 1:
+            figures.append(text_vectors_evaluator(predict["embed"], sample.sides, mesh))
+        return figures
+
     log.info(
         "evaluation: a held-out span's other span is searched among %d documents%s",
         sample.pairs,
@@ -68,7 +74,7 @@ def heldout_evaluation(
     )
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
-        return {name: v for figure in figures for name, v in figure(params, frozen).items()}
+        return {name: v for figure in evaluators() for name, v in figure(params, frozen).items()}
 
     return evaluate
 

@@ -29,6 +29,7 @@ from condenser_jax.training.hooks import (
 )
 from condenser_jax.training.loop import Loop
 from condenser_jax.training.signals import graceful_stop
+from condenser_jax.training.topology import topology_devices
 from condenser_jax.training.workdir import (
     Workdir,
     check_workdir,
@@ -41,10 +42,15 @@ from condenser_jax.training.workdir import (
 log = logging.getLogger("condenser_jax")
 
 
-def print_dry_run(config: RunConfig) -> None:
-    """Prints what a run would cost, and stops."""
-    built = build(config)
-    for line in (*built.notes, *dry_run(built.run, built.run.batches.steps_per_epoch)):
+def print_dry_run(config: RunConfig, topology: str = "") -> None:
+    """Prints what a run would cost, and stops.
+
+    Args:
+      topology: a TPU slice that is not there, such as "v5e:4x4": nothing is run; "": what is here.
+    """
+    built = build(config, topology_devices(topology) if topology else None)
+    epoch = built.run.batches.steps_per_epoch
+    for line in (*built.notes, *dry_run(built.run, epoch, measured=not topology)):
         if cluster.is_first():
             print(line, flush=True)
 

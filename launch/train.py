@@ -29,6 +29,9 @@ HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", None, "silence after which a process counts as lost; default: 60"
 )
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what the run would cost, and stop")
+TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "a TPU slice that is not there, e.g. v5e:4x4, for --dry_run to compile for"
+)
 
 
 def main() -> None:
@@ -38,14 +41,17 @@ def main() -> None:
     from condenser_jax.cluster import is_first
     from condenser_jax.config import read_config
     from condenser_jax.environment import enable_compilation_cache
+    from condenser_jax.errors import UserError
     from condenser_jax.methods import METHODS
 
     enable_compilation_cache()
     options = {name: method.options for name, method in METHODS.items()}
     config = read_config(CONFIG.value.to_dict(), options)
     if DRY_RUN.value:
-        run.print_dry_run(config)
+        run.print_dry_run(config, TOPOLOGY.value)
         return
+    if TOPOLOGY.value:
+        raise UserError(f"--topology={TOPOLOGY.value} can only be compiled for; add --dry_run")
     workdir, history = run.train(config, WORKDIR.value or command.default_workdir(), BEGAN)
     if is_first():
         print(run.closing_words(workdir, history, time.time() - BEGAN))

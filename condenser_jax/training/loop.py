@@ -22,6 +22,7 @@ from condenser_jax.errors import Preempted, RunFailed
 from condenser_jax.objectives.base import Goal, Objective
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.hooks import Hook
+from condenser_jax.training.memory import explained_if_too_large
 from condenser_jax.training.metrics import Clock, Means, model_flops_utilisation
 from condenser_jax.training.sharding import (
     batch_sharding,
@@ -88,7 +89,8 @@ class Run:
 
     def compile_step(self, active: tuple[str, ...]) -> jax.stages.Compiled:
         """The step of a set of active phases, compiled for this run's mesh and batch."""
-        return self.lower_step(active).compile()
+        with explained_if_too_large(self.mesh.devices.flat[0]):
+            return self.lower_step(active).compile()
 
     def lower_step(self, active: tuple[str, ...]) -> jax.stages.Lowered:
         """The step of a set of active phases, traced for this run's mesh and batch."""

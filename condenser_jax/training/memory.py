@@ -1,0 +1,78 @@
+"""What a compiled step needs of a device's memory, and what the device has."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+from condenser_jax.errors import UserError
+
+# What a TPU device holds, as on the data sheets, by its `device_kind`: a chip, whose two cores work
+# as one device; of v2 and v3 a core.
+GIGABYTES = {
+    "TPU v2": 8,
+    "TPU v3": 16,
+    "TPU v4": 32,
+    "TPU v5 lite": 16,
+    "TPU v5": 95,
+    "TPU v6 lite": 32,
+}
+
+
+class StepMemory(NamedTuple):
+    """Bytes of one device."""
+
+    arguments: int  # state and batch
+    temporaries: int  # beside them, when the step needs most
+
+    @property
+    def peak(self) -> int:
+        """The most that the step needs at a time."""
+        return self.arguments + self.temporaries
+
+
+def memory_of(step: jax.stages.Compiled) -> StepMemory:
+    """What a compiled step takes of each device."""
+    found = step.memory_analysis()
+    assert found is not None, "backends for CPU, GPU and TPU tell"
+    arguments = found.argument_size_in_bytes
+    new = found.output_size_in_bytes - found.alias_size_in_bytes
+    temporaries = found.temp_size_in_bytes + new
+    # The TPU compiler states the peak, and temporaries only in part.
+    return StepMemory(arguments, max(temporaries, found.peak_memory_in_bytes - arguments))
+
+
+def device_memory(device: jax.Device) -> float:
+    """Bytes of one device; the devices of a CPU share the memory that is free."""
+    if device.device_kind in GIGABYTES:
+        return GIGABYTES[device.device_kind] * 2**30
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free / max(1, jax.local_device_count())
+
+
+class DoesNotFit(UserError):
+    """The compiler says that a step needs more memory than a device has."""
+
+
+@contextlib.contextmanager
+def explained_if_too_large(device: jax.Device) -> Iterator[None]:
+    """Raises DoesNotFit, one clear line, where the compiler refuses a step for its memory.
+
+    The compilers for CPU and GPU refuse nothing; there a step fails when it is run.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in reason:
+            raise
+        raise DoesNotFit(
+            f"the step does not fit the memory of a {device.device_kind}; lower "
+            "training.batch_size or compute.chunk_size, raise training.accumulate or mesh.fsdp, or "
+            f"set compute.remat=True (the compiler says: {reason})"
+        ) from error
