@@ -109,7 +109,7 @@ def run_group(group: Group, heard: list[int]) -> Ended:
 
     The first of the signals in `heard`, which grows meanwhile, is passed on; the second kills.
     """
-    coordinator = f"127.0.0.1:{_free_port()}"
+    coordinator = f"127.0.0.1:{free_port()}"
     members = [_Member(group, number, coordinator) for number in range(group.processes)]
     ends: queue.Queue[_Member] = queue.Queue()
     for member in members:
@@ -228,7 +228,8 @@ def _environment(group: Group, number: int, coordinator: str) -> dict[str, str]:
     return {**os.environ, **ours, "PYTHONUNBUFFERED": "1"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens on at the moment."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]

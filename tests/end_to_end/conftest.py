@@ -1,8 +1,17 @@
 """One cache for all end-to-end tests of a session: data are prepared and steps compiled once."""
 
+import signal
+
 import pytest
 
-from tests.end_to_end.launching import launch, smoke
+from tests.end_to_end.launching import Started, launch, smoke
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running():
+    yield
+    for run in list(Started.running):
+        run.send(signal.SIGKILL)  # the members of a group die with it
 
 
 @pytest.fixture(scope="session")

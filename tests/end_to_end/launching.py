@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 240
@@ -16,6 +18,12 @@ VOLATILE = ("time", "steps_per_second", "tokens_per_second")
 def command(script: str, *args: str) -> list[str]:
     """The command line of launch/<script>.py."""
     return [sys.executable, str(ROOT / "launch" / f"{script}.py"), *args]
+
+
+def local_cluster(processes: int, devices: int = 1, retries: int = 0) -> list[str]:
+    """What stands before a command that a group of processes runs together."""
+    sizes = ["-n", str(processes), "--devices", str(devices)]
+    return command("local_cluster", *sizes, f"--retries={retries}", "--backoff=0.1", "--")
 
 
 def environment(cache: Path, devices: int = 1) -> dict[str, str]:
@@ -30,10 +38,12 @@ def environment(cache: Path, devices: int = 1) -> dict[str, str]:
     }
 
 
-def launch(script: str, *args: str, cache: Path, devices: int = 1) -> subprocess.CompletedProcess:
-    """Runs a command to its end; its output is text."""
+def launch(
+    script: str, *args: str, cache: Path, devices: int = 1, launcher: Sequence[str] = ()
+) -> subprocess.CompletedProcess:
+    """Runs a command to its end, or a group (`local_cluster`) of it; its output is text."""
     return subprocess.run(
-        command(script, *args),
+        [*launcher, *command(script, *args)],
         env=environment(cache, devices),
         capture_output=True,
         text=True,
@@ -42,17 +52,21 @@ def launch(script: str, *args: str, cache: Path, devices: int = 1) -> subprocess
     )
 
 
-def smoke(workdir: Path, *overrides: str) -> list[str]:
+def smoke(workdir: Path, *overrides: str, method: str = "condenser") -> list[str]:
     """Flags of the smoke run in `workdir`."""
-    return ["--config=configs/condenser.py:smoke", f"--workdir={workdir}", *overrides]
+    return [f"--config=configs/{method}.py:smoke", f"--workdir={workdir}", *overrides]
 
 
 class Started:
-    """A training run going on in the background, in its own session."""
+    """A training run, or a group (`local_cluster`), going on in the background."""
 
-    def __init__(self, args: list[str], cache: Path, devices: int = 1) -> None:
+    running: ClassVar[list["Started"]] = []  # to be killed where a test fails half-way
+
+    def __init__(
+        self, args: list[str], cache: Path, devices: int = 1, launcher: Sequence[str] = ()
+    ) -> None:
         self.process = subprocess.Popen(
-            command("train", *args),
+            [*launcher, *command("train", *args)],
             env=environment(cache, devices),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -60,6 +74,7 @@ class Started:
             cwd=ROOT,
             start_new_session=True,
         )
+        self.running.append(self)
 
     def wait_for_step(self, workdir: Path, step: int) -> None:
         """Waits until metrics.jsonl tells of `step` or the process ends."""
@@ -73,8 +88,19 @@ class Started:
         """Sends a signal to the run; returns (exit status, what it wrote to stderr)."""
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
-        _, errors = self.process.communicate(timeout=TIMEOUT)
+        return self.end()
+
+    def end(self, timeout: float = TIMEOUT) -> tuple[int, str]:
+        """Waits for the end; returns (exit status, what was written to stderr)."""
+        _, errors = self.process.communicate(timeout=timeout)
+        self.running.remove(self)
         return self.process.returncode, errors
+
+    @property
+    def members(self) -> list[int]:
+        """The processes of a group, by their number."""
+        parent = self.process.pid
+        return [int(p) for p in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def metrics(workdir: Path) -> list[dict]:
