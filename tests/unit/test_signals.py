@@ -70,3 +70,32 @@ print("still here")
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert (done.returncode, done.stdout) == (status, "")
+
+
+@pytest.mark.slow
+def test_in_a_group_the_first_sigterm_of_training_is_agreed_on_and_the_second_kills():
+    script = """
+import os, signal, time, jax
+from condenser_jax.supervisor import free_port
+from condenser_jax.training.signals import graceful_stop, keep_sigterm_until_training
+here = f"127.0.0.1:{free_port()}"
+jax.distributed.initialize(here, 1, 0, coordinator_bind_address=here)
+keep_sigterm_until_training(lambda *_: print("ours", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+with graceful_stop() as stop:
+    assert not stop.agreed(0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    step = 1
+    while not stop.agreed(step):
+        time.sleep(0.1)
+        step += 1
+    print("agreed", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+print("still here")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120
+    )
+    said = [line for line in done.stdout.splitlines() if not line.startswith("[Gloo]")]
+    assert (done.returncode, said) == (-signal.SIGTERM, ["ours", "agreed"]), done.stderr

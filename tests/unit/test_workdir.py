@@ -134,6 +134,13 @@ def test_a_work_directory_takes_one_run_at_a_time(run):
         workdir.open_workdir(run.root, CONFIG, HASHES)
 
 
+def test_the_lock_has_another_name_in_it_at_each_start(run):
+    with workdir.held(run):
+        first = run.lock.read_text()
+    with workdir.held(run):
+        assert run.lock.read_text() not in ("", first)
+
+
 def test_a_place_that_cannot_be_written_is_refused_at_the_door(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made: .*file is a file; name another"):
