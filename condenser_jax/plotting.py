@@ -130,6 +130,7 @@ def draw_panel(panel: Any, title: str, lines: Sequence[Line]) -> None:
         marker = {"marker": "o", "markersize": 4} if len(line.curve[0]) <= FEW_POINTS else {}
         panel.plot(*line.curve, **marker | line.look)
     _write_last_values(panel, lines)
+    panel.ticklabel_format(axis="y", useOffset=False)  # whole values, not what is added to one
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     if max((abs(value) for line in lines for value in line.curve[1]), default=0) >= LARGE:
