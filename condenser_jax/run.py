@@ -22,12 +22,11 @@ from condenser_jax.training.hooks import (
     Hook,
     MetricsFile,
     Profile,
-    Progress,
     TensorBoard,
     WeightsAndBiases,
-    duration,
 )
 from condenser_jax.training.loop import Loop
+from condenser_jax.training.progress import Progress, duration
 from condenser_jax.training.signals import graceful_stop
 from condenser_jax.training.topology import topology_devices
 from condenser_jax.training.workdir import (

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from condenser_jax.training.collectives import Collective, by_kind, collectives
-from condenser_jax.training.hooks import duration, human
 from condenser_jax.training.loop import Run
 from condenser_jax.training.memory import device_memory, memory_of
+from condenser_jax.training.progress import duration, human
 from condenser_jax.training.sharding import local_rows, to_global
 from condenser_jax.types import Tree
 

@@ -9,6 +9,7 @@ from condenser_jax.health.sentence import sentence
 from condenser_jax.objectives.base import Goal
 from condenser_jax.plotting import read_curves
 from condenser_jax.training.hooks import Hook
+from condenser_jax.training.system_errors import writing
 
 log = logging.getLogger("condenser_jax")
 
@@ -29,4 +30,6 @@ class Health(Hook):
         if said:
             log.warning("after step %d: %s", step, said)
         title = f"{self._workdir.resolve().name}, after step {step}"
-        draw_health(curves, self._workdir / "health.png", title, said)
+        path = self._workdir / "health.png"
+        with writing(path):
+            draw_health(curves, path, title, said)

@@ -1,11 +1,13 @@
 """The health of a run: at most one sentence, a picture of all evaluations, also of earlier ones."""
 
+import errno
 import json
 import logging
 import math
 
 import pytest
 
+from condenser_jax.errors import UserError
 from condenser_jax.health.picture import FAMILIES, draw_health
 from condenser_jax.health.sentence import PATIENCE, sentence
 from condenser_jax.objectives.base import Goal
@@ -143,3 +145,13 @@ def test_a_run_that_is_well_is_drawn_without_a_word(tmp_path, drawn, caplog):
         hook.on_end()
     assert drawn[0][-1] is None
     assert caplog.text == ""
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("condenser_jax.training.health.draw_health", fail)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "heldout/head_loss": 6.0}\n')
+    with pytest.raises(UserError, match=r"disk full while writing .*health.png; free some space"):
+        Health(tmp_path, HEAD).on_eval(0, {})
