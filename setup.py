@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent
 
 REQUIRED = [
     "absl-py>=2.1",  # the flags of every command
+    "bm25s>=0.3",  # BM25, the baseline of every table
     "datasets>=4.0",  # hf: sources
     "flax>=0.12",
     "grain>=0.2.12",  # builds batches ahead of the step
@@ -27,8 +28,11 @@ REQUIRED = [
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.20",
     "packaging>=24.0",
-    "pyarrow>=17.0",  # parquet: sources
+    "pyarrow>=17.0",  # parquet: sources; passages mapped from disk
+    "pytrec_eval-terrier>=0.5.10",  # trec_eval's figures, by trec_eval
+    "regex>=2024.5",  # where words end in any script: answers to open questions
     "safetensors>=0.5",
+    "scipy>=1.13",  # correlations
     "sentencex>=1.0",  # where sentences end; downloads nothing
     "tensorboardX>=2.6",  # TensorBoard without TensorFlow
     "tensorflow-datasets>=4.9.8",  # tfds: sources; reads array_record files, without TensorFlow
@@ -41,7 +45,14 @@ EXTRAS = {
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
     "wandb": ["wandb"],
-    "test": ["hypothesis", "pytest>=8", "sentence-transformers>=5.2", "torch>=2.6", "zstandard"],
+    "test": [
+        "PyStemmer",
+        "hypothesis",
+        "pytest>=8",
+        "sentence-transformers>=5.2",
+        "torch>=2.6",
+        "zstandard",
+    ],
     "dev": ["mypy", "pre-commit", "ruff"],
 }
 

@@ -69,10 +69,15 @@ def text_hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
+def heldout_rank(group: str, seed: int) -> float:
+    """Returns a number of [0, 1), a hash of the group's name: the lowest are held out first."""
+    word = text_hash(group.encode()) >> 1  # within int64
+    return uniform(seed, word)
+
+
 def is_heldout(group: str, share: float, seed: int) -> bool:
     """True for `share` of all groups, by a hash of the group's name."""
-    word = text_hash(group.encode()) >> 1  # within int64
-    return uniform(seed, word) < share
+    return heldout_rank(group, seed) < share
 
 
 _options: CutOptions

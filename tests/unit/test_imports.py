@@ -13,7 +13,7 @@ ORDER = (
     ("types", "errors", "environment"),
     ("cluster", "supervisor"),
     ("models", "losses", "data", "plotting"),
-    ("hf", "objectives"),
+    ("hf", "objectives", "retrieval"),
     ("health",),
     ("training", "methods"),
     ("config", "evaluation"),
@@ -26,8 +26,10 @@ ORDER = (
     ("encoders",),
 )
 RANKS = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+WITHOUT_JAX = ("data", "retrieval")
 ARCHITECTURE = "condenser_jax.models.config"  # a record of sizes: no model code
 LATE = (
+    "bm25s",
     "datasets",
     "matplotlib",
     "sentence_transformers",
@@ -86,7 +88,7 @@ def _is_upward(module: str, target: str) -> bool:
 
 
 def _reaches_models(module: str, target: str) -> bool:
-    without_models = part_of(module) == "data" or module == "condenser_jax.hf.names"
+    without_models = part_of(module) in WITHOUT_JAX or module == "condenser_jax.hf.names"
     return (
         without_models and target.startswith("condenser_jax.models") and ARCHITECTURE not in target
     )
@@ -109,6 +111,8 @@ def test_every_module_has_its_place_in_the_order():
         ("condenser_jax.models.new", "from condenser_jax.losses.masked_lm import masked_lm"),
         ("condenser_jax.models.new", "from condenser_jax import build"),
         ("condenser_jax.data.new", "from condenser_jax.models import bert"),
+        ("condenser_jax.retrieval.new", "from condenser_jax.models import bert"),
+        ("condenser_jax.data.new", "from condenser_jax.retrieval import texts"),
         ("condenser_jax.hf.names", "from condenser_jax.models.bert import Backbone"),
         ("condenser_jax.run", "from configs import condenser"),
         ("condenser_jax.run", "import launch.train"),
@@ -151,11 +155,11 @@ def test_the_package_never_imports_torch():
     assert found == []
 
 
-def test_data_is_prepared_without_jax():
+def test_data_and_metrics_do_without_jax():
     found = [
         f"{module}: {name}"
         for module, source in read_package().items()
-        if part_of(module) == "data"
+        if part_of(module) in WITHOUT_JAX
         for name in imported(source)
         if name.split(".")[0] in ("jax", "flax", "optax")
     ]

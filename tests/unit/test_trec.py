@@ -1,0 +1,69 @@
+"""TREC's files are read and written without loss, and ranked as trec_eval ranks."""
+
+import numpy as np
+import pytest
+import pytrec_eval
+
+from condenser_jax.errors import UserError
+from condenser_jax.retrieval.trec import ranked, read_qrels, read_run, write_qrels, write_run
+
+RUN = {"q1": {"d1": 0.1, "d3": 1 / 3, "d2": 1 / 3}, "q2": {"d1": -2.0}}
+
+
+def test_a_run_is_written_ranked_and_read_back_equal(tmp_path):
+    write_run(tmp_path / "run.txt", RUN, "mine")
+    lines = (tmp_path / "run.txt").read_text().splitlines()
+    assert lines[0] == f"q1 Q0 d3 1 {1 / 3} mine"
+    assert [line.split()[2] for line in lines] == ["d3", "d2", "d1", "d1"]
+    assert read_run(tmp_path / "run.txt") == RUN
+
+
+def test_judgements_are_written_and_read_back_equal(tmp_path):
+    qrels = {"q1": {"d1": 2, "d2": 0}, "q2": {"d1": -1}}
+    write_qrels(tmp_path / "qrels", qrels)
+    assert (tmp_path / "qrels").read_text().startswith("q1 0 d1 2\n")
+    assert read_qrels(tmp_path / "qrels") == qrels
+
+
+def test_the_first_judgement_is_no_header_when_it_has_a_grade(tmp_path):
+    (tmp_path / "a.tsv").write_text("q1\td1\t1\nq1\td2\t0\n")
+    assert read_qrels(tmp_path / "a.tsv") == {"q1": {"d1": 1, "d2": 0}}
+
+
+def test_equal_scores_are_ranked_by_id_falling_and_scores_are_compared_in_float32():
+    assert ranked({"a": 1.0, "c": 1.0, "b": 2.0}) == ["b", "c", "a"]
+    assert ranked({"a": 1.0, "c": 1.0 - 1e-9}) == ["c", "a"]
+    assert ranked({"a": 1.0, "c": 1.0 - 1e-5}, 1) == ["a"]
+
+
+def test_trec_eval_ranks_the_same_way():
+    generator = np.random.default_rng(0)
+    names = ["z", "é", "Z", "10", "9", "aa", "a", "日本"]
+    for _ in range(20):
+        scores = {
+            n: float(generator.integers(0, 3)) + float(generator.choice([0, 1e-9])) for n in names
+        }
+        for place, name in enumerate(ranked(scores), start=1):
+            evaluator = pytrec_eval.RelevanceEvaluator({"q": {name: 1}}, {"recip_rank"})
+            assert evaluator.evaluate({"q": scores})["q"]["recip_rank"] == pytest.approx(1 / place)
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ("q1 Q0 d1 1", "has 4 fields, not query, Q0, document, rank, score, tag"),
+        ("q1 Q0 d1 1 high tag", "score 'high' is not a number"),
+        ("q1 Q0 d1 1 nan tag", "score 'nan' is not finite"),
+        ("q1 Q0 d0 1 0.5 tag", r"repeats the document of a query \('q1', 'd0'\)"),
+    ],
+)
+def test_a_broken_line_of_a_run_is_named(tmp_path, line, reason):
+    (tmp_path / "run").write_text(f"q1 Q0 d0 1 0.9 tag\n{line}\n")
+    with pytest.raises(UserError, match=f"1 of 2 records are broken.* run:2 {reason}"):
+        read_run(tmp_path / "run")
+    assert read_run(tmp_path / "run", 0.5) == {"q1": {"d0": 0.9}}
+
+
+def test_an_id_with_white_space_cannot_be_written(tmp_path):
+    with pytest.raises(UserError, match="the id 'd 1' holds white space"):
+        write_run(tmp_path / "run", {"q": {"d 1": 1.0}}, "tag")
