@@ -88,7 +88,8 @@ class TableWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.schema, self.rows = schema, 0
         self._waiting: list[tuple[Any, ...]] = []
-        self._writer = pa.ipc.new_file(pa.OSFile(str(path), "wb"), schema)
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._file, schema)
 
     def append(self, row: tuple[Any, ...]) -> int:
         """Appends a row, in the order of the schema; returns its number."""
@@ -112,9 +113,9 @@ class TableWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._flush()
-        self._writer.close()
+        with self._file, self._writer:
+            if error is None:
+                self._flush()
 
 
 def write_table(path: Path, schema: pa.Schema, rows: Iterable[tuple[Any, ...]]) -> None:
