@@ -135,18 +135,22 @@ def _initialize(arguments: dict[str, Any], timing: dict[str, Any]) -> None:
         jax.distributed.initialize(
             **arguments, **timing, initialization_timeout=JOIN_SECONDS + HEARTBEAT_SECONDS
         )
-    except ValueError as error:
-        if arguments or "coordinator_address" not in str(error):
-            raise
-        log.debug("one process: jax detected no cluster")
-    except RuntimeError as error:
-        where = arguments.get("coordinator_address", "the cluster that jax detected")
-        reason = str(error).strip().splitlines()[0]
-        raise RunFailed(
-            f"{where} cannot be joined ({reason}); try another --coordinator"
-        ) from error
+    except Exception as error:  # of any class, where jax reads what a cluster says of itself
+        if not arguments and "coordinator_address should be defined" in str(error):
+            return  # no cluster was detected
+        raise RunFailed(_not_joined(arguments, error)) from error
     finally:
         watch.cancel()
+
+
+def _not_joined(arguments: Mapping[str, Any], error: Exception) -> str:
+    reason = (str(error).strip() or repr(error)).splitlines()[0]
+    if arguments:
+        return f"{arguments['coordinator_address']} cannot be joined ({reason}); is the port free?"
+    return (
+        f"the cluster that jax detected cannot be joined ({reason}); name the group by "
+        "--coordinator, --num_processes and --process_id, or a process alone by --num_processes=1"
+    )
 
 
 def _give_up(arguments: Mapping[str, Any]) -> None:

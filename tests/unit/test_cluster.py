@@ -107,6 +107,25 @@ def test_slurm_is_detected(places, monkeypatch):
     assert places == [(f"node07:{65535 - 2**12 + 1 + 4100 % 2**12}", 1)]
 
 
+def test_a_cluster_that_does_not_explain_itself_is_one_line(places, monkeypatch):
+    for name, value in (SLURM | {"SLURM_PROCID": "?"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunFailed) as error:
+        cluster.join(NOBODY)
+    assert str(error.value) == (
+        "the cluster that jax detected cannot be joined (invalid literal for int() with base 10: "
+        "'?'); name the group by --coordinator, --num_processes and --process_id, or a process "
+        "alone by --num_processes=1"
+    )
+
+
+def test_a_port_that_is_taken_is_one_line(places):
+    with pytest.raises(
+        RunFailed, match=r"127.0.0.1:9 cannot be joined \(there is no .*port free\?"
+    ):
+        cluster.join({**NOBODY, **SECOND, "coordinator": "127.0.0.1:9"})
+
+
 def test_the_shell_of_a_slurm_allocation_is_one_process(places, monkeypatch):
     for name, value in (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}).items():
         monkeypatch.setenv(name, value)
