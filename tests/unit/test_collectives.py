@@ -1,13 +1,19 @@
 """What a compiled program sends between devices is read from its text, loops included."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from condenser_jax.losses.chunks import sum_over_chunks
 from condenser_jax.training.collectives import by_kind, collectives
-from condenser_jax.training.dry_run import describe_collectives
+from condenser_jax.training.dry_run import count_parameters, describe_collectives
 from condenser_jax.training.sharding import make_mesh
+from tests.helpers import QUICK
+from tests.meshes import small_run
 
 ROWS, COLUMNS = 16, 24
 WHOLE = ROWS * COLUMNS * 4  # bytes of the array that is sent
@@ -77,6 +83,33 @@ def test_what_stands_in_a_loop_counts_as_often_as_it_turns():
 def test_one_device_sends_nothing():
     assert found_in(jnp.sin, P("data")) == []
     assert describe_collectives([]) == "nothing is exchanged between devices"
+
+
+def test_a_step_in_micro_batches_exchanges_its_gradient_once_after_the_last():
+    run = small_run("mlm", make_mesh(8), accumulate=2)
+    found = collectives(run.lower_step(("train",)).compile(QUICK).as_text())
+    gradient = 4 * count_parameters(run.loaded)
+    assert by_kind(found).keys() == {"all-reduce"}
+    assert by_kind(found)["all-reduce"].in_loops == 0
+    assert gradient <= by_kind(found)["all-reduce"].bytes < gradient + 256  # metrics, a norm
+
+
+@pytest.mark.parametrize("knows_the_mesh", [True, False])
+def test_only_a_sum_that_knows_the_mesh_keeps_the_exchange_out_of_its_loop(knows_the_mesh):
+    def gradient(weights, chunks):
+        def run(rows):
+            return jax.grad(lambda weights: jnp.sin(rows @ weights).sum())(weights)
+
+        return sum_over_chunks(run, chunks)
+
+    mesh = make_mesh(8)
+    weights = jax.ShapeDtypeStruct((COLUMNS, 4), jnp.float32, sharding=NamedSharding(mesh, P()))
+    by_rows = NamedSharding(mesh, P(None, "data"))
+    chunks = jax.ShapeDtypeStruct((TURNS, ROWS, COLUMNS), jnp.float32, sharding=by_rows)
+    with jax.set_mesh(mesh) if knows_the_mesh else contextlib.nullcontext():
+        lowered = jax.jit(gradient, out_shardings=NamedSharding(mesh, P())).lower(weights, chunks)
+    (one,) = collectives(lowered.compile().as_text())
+    assert one.times == (1 if knows_the_mesh else TURNS)
 
 
 # What the TPU compiler writes: groups named by axes, layouts with tiles, asynchronous pairs, a
