@@ -1,4 +1,4 @@
-"""Encoders to be evaluated, read from runs, Hugging Face directories or the hub alike."""
+"""Encoders to be evaluated, from runs, Hugging Face directories or the hub alike."""
 
 import json
 from collections.abc import Sequence
@@ -7,12 +7,10 @@ from pathlib import Path
 from condenser_jax.corpus import prepare_config, prepare_corpus, tokenizer_of
 from condenser_jax.data.prepare import prepared_directories
 from condenser_jax.data.store import Prepared
-from condenser_jax.data.tokenization import load_tokenizer
+from condenser_jax.encoder_source import read_source
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.contract import Encoder
-from condenser_jax.finished import Finished, read_run
-from condenser_jax.hf.load import check_vocabulary, load_checkpoint
-from condenser_jax.training.workdir import is_workdir
+from condenser_jax.finished import Finished
 
 
 def read_encoders(paths: Sequence[str]) -> list[Encoder]:
@@ -33,37 +31,16 @@ def read_encoders(paths: Sequence[str]) -> list[Encoder]:
 
 def read_encoder(path: str, name: str) -> Encoder:
     """Reads the last checkpoint of a work directory, or a checkpoint of Hugging Face's."""
-    if Path(path).is_dir():
-        if is_workdir(path):
-            return _from_run(path, name)
-        if not (Path(path) / "config.json").is_file():
-            raise UserError(
-                f"{path} is neither a work directory nor a Hugging Face directory: it has no "
-                "config.json; name another --model"
-            )
-    return _from_hf(path, name)
-
-
-def _from_run(path: str, name: str) -> Encoder:
-    run = read_run(path)
-    tokenizer = load_tokenizer(run.workdir.tokenizer)
+    source = read_source(path)
+    run = source.run
     return Encoder(
         name,
         path,
-        run.backbone,
-        run.params["backbone"],
-        tokenizer,
-        lambda: _prepared_data(run),
+        source.config,
+        source.params["backbone"],
+        source.tokenizer,
+        (lambda: _prepared_data(run)) if run else None,
     )
-
-
-def _from_hf(path: str, name: str) -> Encoder:
-    checkpoint = load_checkpoint(path, groups=("backbone",))
-    if checkpoint.tokenizer_path is None:
-        raise UserError(f"{path} has no tokenizer; copy that of its model (tokenizer.json) there")
-    tokenizer = load_tokenizer(checkpoint.tokenizer_path)
-    check_vocabulary(checkpoint.config, tokenizer)
-    return Encoder(name, path, checkpoint.config, checkpoint.params["backbone"], tokenizer, None)
 
 
 def _prepared_data(run: Finished) -> list[Prepared]:

@@ -1,5 +1,7 @@
 """Tiny encoders with random weights, as docs/design.md section 4 has them, for tests of hf/."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,11 @@ from condenser_jax.hf.names import unflatten
 from condenser_jax.models.config import BackboneConfig
 
 VOCABULARY = {"bert": 61, "roberta": 131}  # odd on purpose: padded to 128 and 256
+WORDS = "a small condenser the text vector of is its cls one".split()
+SPECIALS = {
+    "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+    "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+}
 
 
 def tiny_config(model_type: str) -> BackboneConfig:
@@ -74,3 +81,26 @@ def _layer_shapes(config: BackboneConfig, prefix: str) -> dict[str, tuple[int, .
         for leaf in ("scale", "bias"):
             shapes[f"{prefix}{part}/layer_norm/{leaf}"] = (width,)
     return shapes
+
+
+def save_tokenizer(folder: Path, model_type: str) -> None:
+    """A word-level tokenizer with the special tokens of its family, as `tokenizers` saves it."""
+    import tokenizers
+
+    vocabulary = {token: i for i, token in enumerate([*SPECIALS[model_type], *WORDS])}
+    kinds = ("pad", "unk", "cls", "sep", "mask")
+    order = kinds if model_type == "bert" else ("cls", "pad", "sep", "unk", "mask")
+    special = dict(zip(order, SPECIALS[model_type], strict=True))
+    model = tokenizers.models.WordLevel(vocabulary, unk_token=special["unk"])
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{special['cls']} $A {special['sep']}",
+        special_tokens=[(special[kind], vocabulary[special[kind]]) for kind in ("cls", "sep")],
+    )
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    fields = {f"{kind}_token": token for kind, token in special.items()}
+    fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 40}
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields))

@@ -43,6 +43,10 @@ _HUB_FILES = (
     "model*.safetensors",
     "model.safetensors.index.json",
     *TOKENIZER_FILES,
+    "modules.json",  # of sentence-transformers, and what it names
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    "[0-9]_*/config.json",
 )
 _HUB_BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
@@ -64,7 +68,7 @@ def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GR
     parameter that is missing, left over or of another shape.
     """
     directory, wanted = find_directory(path_or_hub_id), set(groups)
-    config = config_from_hf(_read_json(directory / "config.json"))
+    config = config_from_hf(read_json(directory / "config.json"))
     weights_file = _weights_file(directory)
     tensors, notes = names.canonical(_read_tensors(weights_file), config)
     sources = dict.fromkeys(names.GROUPS, weights_file)
@@ -136,7 +140,7 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
     if path.suffix != ".json":
         return read_torch_file(path)
     tensors: dict[str, np.ndarray] = {}
-    for shard in sorted(set(_read_json(path).get("weight_map", {}).values())):
+    for shard in sorted(set(read_json(path).get("weight_map", {}).values())):
         tensors |= _read_tensors(path.parent / Path(shard).name)
     return tensors
 
@@ -171,7 +175,8 @@ def tokenizer_path(directory: Path) -> Path | None:
     return directory if any((directory / name).exists() for name in markers) else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads an object of JSON; raises UserError where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

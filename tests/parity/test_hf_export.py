@@ -4,7 +4,6 @@ Reference: torch on CPU, float32; tolerance 1e-5 for tiny random models, 1e-4 fo
 6 layers. Negative controls: mean pooling, a perturbed weight or a missing bias must differ.
 """
 
-import json
 from pathlib import Path
 
 import jax
@@ -19,16 +18,11 @@ from condenser_jax.hf.model_card import Facts
 from condenser_jax.models.bert import Backbone
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.models.heads import MlmHead
-from tests.hf_models import random_params, tiny_config
+from tests.hf_models import random_params, save_tokenizer, tiny_config
 
 torch = pytest.importorskip("torch", reason="compares with torch, which is not installed")
 
 TEXTS = ["a small condenser", "the text vector of a text is its CLS", "one"]
-WORDS = "a small condenser the text vector of is its cls one".split()
-SPECIALS = {
-    "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-    "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-}
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
@@ -37,35 +31,12 @@ def exported(request, tmp_path_factory):
     config = tiny_config(request.param)
     params = random_params(config)
     folder = tmp_path_factory.mktemp(request.param)
-    _save_tokenizer(folder / "tokenizer", request.param)
+    save_tokenizer(folder / "tokenizer", request.param)
     card = EncoderCard(query_max_length=16, passage_max_length=16)
     output = export(
         params, config, folder / "tokenizer", folder / "model", card, Facts("condenser")
     )
     return output, config, params
-
-
-def _save_tokenizer(folder: Path, model_type: str) -> None:
-    """A word-level tokenizer with the special tokens of its family, as `tokenizers` saves it."""
-    import tokenizers
-
-    vocabulary = {token: i for i, token in enumerate([*SPECIALS[model_type], *WORDS])}
-    kinds = ("pad", "unk", "cls", "sep", "mask")
-    order = kinds if model_type == "bert" else ("cls", "pad", "sep", "unk", "mask")
-    special = dict(zip(order, SPECIALS[model_type], strict=True))
-    model = tokenizers.models.WordLevel(vocabulary, unk_token=special["unk"])
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = tokenizers.normalizers.Lowercase()
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single=f"{special['cls']} $A {special['sep']}",
-        special_tokens=[(special[kind], vocabulary[special[kind]]) for kind in ("cls", "sep")],
-    )
-    folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    fields = {f"{kind}_token": token for kind, token in special.items()}
-    fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 40}
-    (folder / "tokenizer_config.json").write_text(json.dumps(fields))
 
 
 def _encode(directory, texts=TEXTS):

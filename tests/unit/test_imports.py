@@ -12,17 +12,16 @@ ROOT = Path(__file__).parents[2]
 ORDER = (
     ("types", "errors", "environment"),
     ("cluster", "supervisor"),
-    ("models", "losses", "data", "plotting"),
+    ("models", "losses", "data", "plotting", "search"),
     ("hf", "objectives", "retrieval"),
-    ("health",),
+    ("health", "vectors"),
     ("training", "methods"),
     ("config", "evaluation"),
     ("corpus", "chunking"),
     ("heldout", "finished"),
-    ("warm_start",),
-    ("build",),
-    ("run", "command"),
-    ("encoders",),
+    ("warm_start", "encoder_source"),
+    ("build", "encoder"),
+    ("run", "command", "dense"),
     ("encoders",),
 )
 RANKS = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

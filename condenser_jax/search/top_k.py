@@ -1,0 +1,164 @@
+"""Exact search: the best k passages of each query, while the corpus streams past.
+
+A block of the corpus is divided over the devices; each multiplies its part with a block of queries
+in float32 and keeps its best k, which are merged with the best so far. Of equal scores the passage
+that stands first in the corpus is kept, whatever the blocks and devices.
+
+Memory does not grow with the corpus. On the devices, with blocks of P passages and q queries, D
+wide, and Q queries in all:
+
+    2 blocks in the dtype of the corpus and one in float32, scores 4qP, queries 4QD, best 8Qk bytes
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from condenser_jax.errors import UserError
+from condenser_jax.types import Array
+
+P = PartitionSpec
+QUERIES = 256  # of a block
+PASSAGES = {"cpu": 16384}  # of a block, on each device
+PASSAGES_ON_ACCELERATORS = 65536
+
+
+class Hits(NamedTuple):
+    """The best passages of each query, best first."""
+
+    ids: np.ndarray  # int64 [Q, k], rows of the corpus; -1 where an approximate index found no more
+    scores: np.ndarray  # float32 [Q, k], dot products
+
+
+class Corpus(Protocol):
+    """Vectors [n, D] in any float dtype: an array, or shards on disk."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
+class _Best(NamedTuple):
+    """The best of one block of queries so far."""
+
+    scores: Array  # float32 [q, k]
+    rows: Array  # int32 [q, k]
+
+
+def search_vectors(
+    queries: np.ndarray,
+    corpus: Corpus,
+    k: int,
+    mesh: Mesh,
+    *,
+    recall: float = 0.0,
+    block: int = 0,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Hits:
+    """Returns the best k (or all, if there are fewer) passages of each query.
+
+    Args:
+      queries: [Q, D].
+      corpus: passages [n, D].
+      k: how many to keep.
+      mesh: its devices, all of this process, share the passages of a block.
+      recall: 0 searches exactly; else the least expected share of the true best that
+        `jax.lax.approx_max_k` is asked for, which is faster on TPUs.
+      block: passages of a block on each device; 0 chooses by the kind of device.
+      advance: is told how many more passages have been seen.
+
+    Raises UserError when k is not positive or a recall is not within 0 and 1.
+    """
+    if k < 1:
+        raise UserError(f"k {k} asks for no passage; use 1 or more")
+    if not 0 <= recall < 1:
+        raise UserError(f"recall {recall:g} is not within 0 and 1; 0 searches exactly")
+    k = min(k, len(corpus))
+    if not k or not len(queries):
+        return Hits(np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32))
+    rows = mesh.size * _part(block, corpus, mesh)
+    place = partial(jax.device_put, device=NamedSharding(mesh, P()))
+    parts = [place(part) for part in _query_blocks(np.asarray(queries, np.float32))]
+    best = [_Best(*place(_nothing(len(part), k))) for part in parts]
+    step = _make_step(mesh, k, recall)
+    for start, count, passages in _blocks(corpus, rows, mesh):
+        jax.block_until_ready(best)  # else blocks would pile up, read faster than they are searched
+        best = [step(b, q, passages, start, count) for b, q in zip(best, parts, strict=True)]
+        advance(count)
+    ids, scores = (
+        np.concatenate([np.asarray(getattr(b, name)) for b in best])[: len(queries)]
+        for name in ("rows", "scores")
+    )
+    return Hits(ids.astype(np.int64), scores)
+
+
+def _part(block: int, corpus: Corpus, mesh: Mesh) -> int:
+    """Passages of a block on each device; fewer for a small corpus."""
+    platform = mesh.devices.flat[0].platform
+    share = -(-len(corpus) // mesh.size)
+    return min(block or PASSAGES.get(platform, PASSAGES_ON_ACCELERATORS), _power_of_two(share))
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _query_blocks(queries: np.ndarray) -> Iterator[np.ndarray]:
+    """Blocks of one size, the last filled up with zeros."""
+    size = min(QUERIES, _power_of_two(len(queries)))
+    for start in range(0, len(queries), size):
+        part = queries[start : start + size]
+        yield np.pad(part, ((0, size - len(part)), (0, 0)))
+
+
+def _nothing(queries: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int32)
+
+
+def _blocks(corpus: Corpus, rows: int, mesh: Mesh) -> Iterator[tuple[int, int, Array]]:
+    """Yields (row of the first, how many, vectors [rows, D] on the devices)."""
+    sharding = NamedSharding(mesh, P(mesh.axis_names))
+    for start in range(0, len(corpus), rows):
+        found = corpus[start : start + rows]
+        missing = rows - len(found)
+        passages = np.pad(found, ((0, missing), (0, 0))) if missing else found
+        yield start, len(found), jax.device_put(passages, sharding)
+
+
+def _make_step(mesh: Mesh, k: int, recall: float) -> Callable[..., _Best]:
+    """(best, queries, passages, row of the first, how many are real) -> best."""
+    axes = mesh.axis_names
+
+    def best_of_part(queries, passages, start, count):
+        size = len(passages)
+        wide = passages.astype(jnp.float32)
+        scores = jnp.einsum("qd,pd->qp", queries, wide, precision=lax.Precision.HIGHEST)
+        places = lax.axis_index(axes) * size + jnp.arange(size)
+        scores = jnp.where(places < count, scores, -jnp.inf)
+        kept = min(k, size)
+        if recall:
+            found, index = lax.approx_max_k(scores, kept, recall_target=recall)
+        else:
+            found, index = lax.top_k(scores, kept)
+        return found, start + places[index]
+
+    parts = jax.shard_map(
+        best_of_part,
+        mesh=mesh,
+        in_specs=(P(), P(axes), P(), P()),
+        out_specs=(P(None, axes), P(None, axes)),
+    )
+
+    def step(best: _Best, queries: Array, passages: Array, start: int, count: int) -> _Best:
+        found, rows = parts(queries, passages, start, count)
+        scores = jnp.concatenate([best.scores, found], 1)
+        kept, index = lax.top_k(scores, k)
+        rows = jnp.concatenate([best.rows, rows.astype(jnp.int32)], 1)
+        return _Best(kept, jnp.take_along_axis(rows, index, 1))
+
+    return jax.jit(step, donate_argnums=0)
