@@ -66,8 +66,9 @@ def run(main: Callable[[], None]) -> None:
         print(f"process {number}: {message}" if number else message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    if number is not None and status in (EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED):
-        # An ordinary exit would wait minutes for peers that wait for us; a lost one they notice.
+    if status in (EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED):
+        # An ordinary exit would wait many minutes: for peers that wait for us (a lost one they
+        # notice), or for threads of a save that failed, which wait for a directory to be made.
         os._exit(status)
     sys.exit(status)
 

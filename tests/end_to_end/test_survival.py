@@ -1,44 +1,15 @@
-"""Runs that are killed, asked to stop or interrupted, and started again. Slow: real processes."""
+"""Runs that are asked to stop or interrupted, and started again. Slow: real processes."""
 
-import random
-import shutil
 import signal
 import time
 
 import numpy as np
 import pytest
 
-from condenser_jax.finished import read_run
+from tests.end_to_end.ends import assert_same_end, assert_same_parameters
 from tests.end_to_end.launching import Started, launch, learned, metrics, smoke
 
 pytestmark = pytest.mark.slow
-
-
-def assert_same_end(one, other):
-    """Bit-identical parameters and the same figures."""
-    left, right = read_run(one).params, read_run(other).params
-    import jax
-
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert learned(one) == learned(other)
-
-
-def test_a_run_killed_at_random_moments_ends_bit_identical(finished, cache, tmp_path):
-    rng, workdir = random.Random(0), tmp_path / "killed"
-    for step in (5, 10, 15):
-        run = Started(smoke(workdir), cache)
-        run.wait_for_step(workdir, step)
-        status, _ = run.send(random_kill(rng))
-        assert status == -signal.SIGKILL
-    assert launch("train", *smoke(workdir), cache=cache).returncode == 0
-    assert_same_end(finished, workdir)
-
-
-def random_kill(rng: random.Random) -> signal.Signals:
-    """SIGKILL, after a moment that hits steps, logs, evaluations and saves alike."""
-    time.sleep(rng.random() * 0.3)
-    return signal.SIGKILL
 
 
 def test_another_seed_ends_otherwise(finished, cache, tmp_path):
@@ -57,11 +28,7 @@ def test_sigterm_saves_exits_75_and_the_run_goes_on_where_it_was(finished, cache
     assert "the run is saved and can be resumed" in errors
     again = launch("train", *smoke(workdir), cache=cache)
     assert again.returncode == 0 and "resumed" in again.stderr
-    import jax
-
-    left, right = read_run(finished).params, read_run(workdir).params
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_parameters(finished, workdir)
 
 
 def test_ctrl_c_exits_130_without_a_trace_and_leaves_a_resumable_run(finished, cache, tmp_path):
@@ -111,15 +78,3 @@ def test_sigterm_before_training_exits_75(cache, tmp_path):
     time.sleep(1.0)
     status, errors = run.send(signal.SIGTERM)
     assert status == 75 and "nothing is lost" in errors, errors
-
-
-def test_a_changed_data_shard_is_refused(finished, cache, tmp_path):
-    mine = tmp_path / "cache"
-    shutil.copytree(cache / "prepared", mine / "prepared")
-    shard = next(mine.glob("prepared/docstrings-*/train/ids.bin"))
-    content = bytearray(shard.read_bytes())
-    content[100] ^= 1
-    shard.write_bytes(content)
-    refused = launch("train", *smoke(tmp_path / "run"), cache=mine)
-    assert refused.returncode == 2
-    assert "has changed since it was written" in refused.stderr
