@@ -11,10 +11,13 @@ import jax
 from condenser_jax.errors import UserError
 
 EXAMPLES = "v4:2x2x4, v5e:4x4, v5p:2x2x2, v6e:4x4"
-ENVIRONMENT = {  # so that the compiler neither asks the network what machine this is, nor says so
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
+INVALID = "INVALID_ARGUMENT: "  # how the compiler's answer to a wrong name begins
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",  # do not ask the network what machine this is
+    "TPU_WORKER_HOSTNAMES": "localhost",  # nor say that nobody answered
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_LOG_DIR": "disabled",  # else files in /tmp
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a TPU takes one process at a time, its compiler many
 }
 
 
@@ -38,8 +41,10 @@ def topology_devices(name: str) -> list[jax.Device]:
     try:
         return list(topologies.get_topology_desc(name, "tpu", **options).devices)
     except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
+        reason = str(error).splitlines()[0]
+        if not reason.startswith(INVALID):
+            raise
         raise UserError(
             f"unknown topology {name!r}; expected generation:shape, for example {EXAMPLES} "
-            f"(the TPU compiler says: {reason})"
+            f"(the TPU compiler says: {reason.removeprefix(INVALID)})"
         ) from error
