@@ -16,7 +16,7 @@ class CollectionOptions:
     """How a collection is read; every kind reads what concerns it."""
 
     bad_share: float = 0.01  # the share of broken records of a file above which reading stops
-    heldout_share: float = 0.07  # docstrings: the share of the modules that are `test`
+    heldout_share: float = 0.1  # docstrings: the share of the modules that are `test`
     seed: int = 0  # docstrings: of the split; a run with both equal never trains on `test`
 
     def __post_init__(self) -> None:
