@@ -43,10 +43,12 @@ REQUIRED = [
 
 EXTRAS = {
     "cuda": ["jax[cuda12]"],
+    "faiss": ["faiss-cpu>=1.9"],  # launch/search.py --index
     "tpu": ["jax[tpu]"],
     "wandb": ["wandb"],
     "test": [
         "PyStemmer",
+        "faiss-cpu>=1.9",
         "hypothesis",
         "pytest>=8",
         "sentence-transformers>=5.2",

@@ -23,16 +23,23 @@ class _Lines:
 
 
 class Progress:
-    """Counts documents: `with Progress("prepare", True) as bar: bar.advance(1)`."""
+    """Counts documents: `with Progress("prepare", True) as bar: bar.advance(1)`. Of a known `total`
+    it tells the time that is left.
+    """
 
-    def __init__(self, name: str, is_shown: bool) -> None:
+    def __init__(self, name: str, is_shown: bool, total: int | None = None) -> None:
         from tqdm import tqdm
 
         is_terminal = sys.stderr.isatty()
         file: Any = sys.stderr if is_terminal else _Lines(sys.stderr)
         seconds = 0.2 if is_terminal else SECONDS_BETWEEN_LINES
         self._bar = tqdm(
-            desc=name, unit=" documents", file=file, mininterval=seconds, disable=not is_shown
+            total=total,
+            desc=name,
+            unit=" documents",
+            file=file,
+            mininterval=seconds,
+            disable=not is_shown,
         )
         if not is_terminal:
             self._bar.miniters = 1

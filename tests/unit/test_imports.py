@@ -30,6 +30,7 @@ ARCHITECTURE = "condenser_jax.models.config"  # a record of sizes: no model code
 LATE = (
     "bm25s",
     "datasets",
+    "faiss",
     "matplotlib",
     "sentence_transformers",
     "tensorflow_datasets",

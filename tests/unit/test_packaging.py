@@ -19,7 +19,12 @@ IMPLIED = {"huggingface-hub", "ml-dtypes", "packaging", "pyarrow", "regex", "sci
 # Not in the corpus: prepared data would change, and they have hardly any prose.
 OUTSIDE = {"bm25s", "pytrec-eval-terrier"}
 NEVER_IMPORTED = {"importlib-resources"}  # catalogues of tensorflow-datasets need it
-OPTIONAL = {"Stemmer", "wandb", "zstandard"}  # refused with the remedy where they are missing
+OPTIONAL = {
+    "Stemmer",
+    "faiss",
+    "wandb",
+    "zstandard",
+}  # refused with the remedy where they are missing
 MODULES = {
     "absl-py": "absl",
     "orbax-checkpoint": "orbax",
@@ -85,7 +90,7 @@ def test_installed_versions_are_those_that_setup_allows():
 
 
 def test_every_extra_is_there():
-    assert set(declared("EXTRAS")) == {"cuda", "tpu", "wandb", "test", "dev"}
+    assert set(declared("EXTRAS")) == {"cuda", "faiss", "tpu", "wandb", "test", "dev"}
 
 
 @pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])

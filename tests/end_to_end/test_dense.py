@@ -1,0 +1,80 @@
+"""launch/encode.py and launch/search.py on a finished run and its export. Slow: real processes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from condenser_jax.retrieval.trec import read_run
+from condenser_jax.vectors import open_vectors
+from tests.end_to_end.launching import launch, local_cluster
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """A BEIR folder of 40 passages and 40 queries, each the beginning of its passage."""
+    folder = tmp_path_factory.mktemp("collection")
+    texts = [
+        f"returns the sum of {i} and an array of {'many ' * (i % 9)}numbers" for i in range(40)
+    ]
+    for name, start, end in (("corpus", "p", None), ("queries", "q", 6)):
+        rows = ({"_id": f"{start}{i}", "text": t[:end]} for i, t in enumerate(texts))
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "qrels").mkdir()
+    judged = "".join(f"q{i}\tp{i}\t1\n" for i in range(40))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return f"beir:{folder}"
+
+
+def encode(model, collection, output, cache, *more, **how):
+    flags = [f"--model={model}", f"--corpus={collection}", f"--output={output}", "--shard_rows=8"]
+    return launch("encode", *flags, *more, cache=cache, **how)
+
+
+@pytest.fixture(scope="module")
+def vectors(finished, collection, cache, tmp_path_factory):
+    output = tmp_path_factory.mktemp("vectors") / "run"
+    done = encode(finished, collection, output, cache)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("40 vectors of ")
+    return open_vectors(output)
+
+
+def test_a_run_and_its_export_search_the_same_vectors(
+    finished, collection, vectors, cache, tmp_path
+):
+    exported, runs = tmp_path / "exported", []
+    done = launch("export", f"--workdir={finished}", f"--output={exported}", cache=cache)
+    assert done.returncode == 0, done.stderr
+    for model in (finished, exported):
+        output = tmp_path / "runs" / f"{len(runs)}.trec"
+        flags = [f"--model={model}", f"--vectors={vectors.directory}", f"--queries={collection}"]
+        done = launch("search", *flags, "--k=5", f"--output={output}", cache=cache)
+        assert done.returncode == 0, done.stderr
+        runs.append(read_run(output))
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 40 and {len(found) for found in runs[0].values()} == {5}
+
+
+def test_two_processes_make_the_vectors_of_one(finished, collection, vectors, cache, tmp_path):
+    done = encode(finished, collection, tmp_path / "two", cache, launcher=local_cluster(2))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("40 vectors of ") == 1
+    two = open_vectors(tmp_path / "two")
+    assert two.card == vectors.card
+    np.testing.assert_allclose(two[0:40], vectors[0:40], atol=1e-5)
+    assert (tmp_path / "two" / "00004.json").exists()
+
+
+def test_mistakes_are_one_line(finished, collection, vectors, cache):
+    done = launch("encode", cache=cache)
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("error: --model, --corpus and --output are all needed")
+    done = encode(finished, collection, vectors.directory, cache, "--dtype=float16")
+    assert done.returncode == 2
+    assert "holds other vectors: dtype 'float32', not 'float16'; name another" in done.stderr
+    done = launch("search", cache=cache)
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("error: --model, --vectors and --queries are all needed")

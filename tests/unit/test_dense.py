@@ -1,0 +1,148 @@
+"""A corpus is encoded, resumed and searched; vectors of another encoder are refused."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from condenser_jax import Encoder
+from condenser_jax.dense import encode_corpus, open_texts, search_corpus
+from condenser_jax.errors import UserError
+from condenser_jax.retrieval.texts import Text, Texts
+from condenser_jax.retrieval.trec import read_run, write_run
+from condenser_jax.search.faiss_index import INDEXES
+from tests.encoders import TEXTS, export_tiny
+
+CORPUS = Texts.of(
+    Text(f"p{i}", text or "one", "a title" if i % 3 else "") for i, text in enumerate(TEXTS)
+)
+QUERIES = Texts.of(Text(f"q{i}", text) for i, text in enumerate(TEXTS[1:6]))
+SHARD = 16  # rows; 4 shards
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    return Encoder.load(export_tiny(folder, pooling="mean", query_prefix="the text "))
+
+
+@pytest.fixture(scope="module")
+def vectors(encoder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("vectors") / "new"
+    return encode_corpus(encoder, CORPUS, output, source="mine", shard_rows=SHARD)
+
+
+@pytest.fixture
+def watched(encoder, monkeypatch):
+    """The encoder, which notes how many texts it is given."""
+    counts = []
+    encode = encoder.encode
+
+    def note(texts, *rest):
+        counts.append(len(texts))
+        return encode(texts, *rest)
+
+    monkeypatch.setattr(encoder, "encode", note)
+    return counts
+
+
+def test_every_passage_has_the_vector_of_its_title_and_text(encoder, vectors):
+    expected = encoder.encode([text.joined for text in CORPUS])
+    assert len(vectors) == len(CORPUS) and len(vectors.shards) == 4
+    assert np.abs(vectors[0 : len(vectors)] - expected).max() < 1e-5
+    assert vectors.ids(range(len(CORPUS))) == CORPUS.ids
+    assert vectors.card.encoder["weights_hash"] == encoder.weights_hash
+
+
+def test_only_what_is_missing_or_damaged_is_made_again(encoder, tmp_path, watched):
+    made = encode_corpus(encoder, CORPUS, tmp_path / "v", shard_rows=SHARD)
+    whole = np.array(made[0 : len(made)])
+    assert watched == [16, 16, 16, 12]
+    (tmp_path / "v" / "00003.json").unlink()  # as a kill leaves it: written, not yet noted
+    (tmp_path / "v" / "00003.partial").write_bytes(b"half")
+    data = bytearray((tmp_path / "v" / "00001.bin").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "v" / "00001.bin").write_bytes(data)
+    again = encode_corpus(encoder, CORPUS, tmp_path / "v", shard_rows=SHARD)
+    assert watched[4:] == [16, 12]
+    np.testing.assert_array_equal(again[0 : len(again)], whole)
+    encode_corpus(encoder, CORPUS, tmp_path / "v", shard_rows=SHARD)
+    assert len(watched) == 6
+
+
+def test_other_texts_do_not_go_on_where_these_ended(encoder, vectors):
+    changed = Texts.of(Text(t.id, t.text + " one", t.title) for t in CORPUS)
+    with pytest.raises(UserError, match=r"holds other vectors: texts_hash \w{8}, not \w{8}; name"):
+        encode_corpus(encoder, changed, vectors.directory, source="mine", shard_rows=SHARD)
+
+
+@pytest.mark.parametrize("index", ["", *INDEXES])
+def test_queries_find_their_best_passages(encoder, vectors, index, tmp_path):
+    run = search_corpus(encoder, vectors, QUERIES, 7, index=index)
+    scores = encoder.encode([q.joined for q in QUERIES], "query") @ vectors[0 : len(vectors)].T
+    for query, expected in zip(QUERIES.ids, scores, strict=True):
+        assert list(run[query].values()) == sorted(run[query].values(), reverse=True)
+        np.testing.assert_allclose(
+            list(run[query].values()), -np.sort(-expected)[:7], rtol=1e-5, atol=1e-5
+        )
+        for name, score in run[query].items():
+            assert score == pytest.approx(expected[int(name[1:])], abs=1e-4)
+    write_run(tmp_path / "run.trec", run, "mine")
+    assert read_run(tmp_path / "run.trec") == {query: dict(run[query]) for query in QUERIES.ids}
+
+
+def test_an_index_is_built_once_and_anew_beside_other_vectors(encoder, vectors, tmp_path):
+    def built(found):
+        """When the index was written with which a query finds one passage."""
+        assert len(search_corpus(encoder, found, QUERIES, 1, index="flat")["q0"]) == 1
+        return (found.directory / "faiss-flat.index").stat().st_mtime_ns
+
+    assert built(vectors) == built(vectors)
+    few = encode_corpus(encoder, CORPUS[:5], tmp_path / "v", shard_rows=SHARD)
+    for name in ("faiss-flat.index", "faiss-flat.json"):
+        shutil.copy2(vectors.directory / name, few.directory / name)
+    assert built(few) != built(vectors)
+
+
+def test_an_encoder_of_other_weights_pooling_or_prefix_is_refused(vectors, tmp_path):
+    other = Encoder.load(export_tiny(tmp_path, seed=1, pooling="cls", normalize=True))
+    with pytest.raises(UserError) as found:
+        search_corpus(other, vectors, QUERIES, 3)
+    text = str(found.value)
+    assert "was not encoded with" in text and "pooling 'mean', not 'cls'" in text
+    assert "normalize False, not True" in text and "query_prefix 'the text ', not ''" in text
+    assert "weights_hash" in text and "tokenizer_hash" not in text
+
+
+def test_texts_are_those_of_a_file_or_of_a_collection(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONDENSER_JAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "one"}\n')
+    (tmp_path / "queries.jsonl").write_text('{"_id": "a", "text": "which"}\n')
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\na\t1\t1\n")
+    assert open_texts(f"beir:{tmp_path}").ids == ["1"]
+    assert open_texts(f"beir:{tmp_path}", "query").ids == ["a"]
+    assert open_texts(str(tmp_path / "queries.jsonl"), "query").ids == ["a"]
+    with pytest.raises(UserError, match="names no kind; write KIND:WHERE"):
+        open_texts(str(tmp_path / "corpus.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float64"}, "unknown dtype of vectors 'float64'"),
+        ({"shard_rows": 0}, "shard_rows 0 leaves no vector in a shard; use 1 or more"),
+    ],
+)
+def test_impossible_vectors_are_refused(encoder, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        encode_corpus(encoder, CORPUS, tmp_path / "v", **options)
+    assert not (tmp_path / "v").exists()
+
+
+def test_faiss_is_an_extra(encoder, vectors, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(UserError, match=r'faiss, which is not installed; pip install "condenser_j'):
+        search_corpus(encoder, vectors, QUERIES, 3, index="flat")
+    with pytest.raises(UserError, match="unknown index 'hsnw'; did you mean 'hnsw'"):
+        search_corpus(encoder, vectors, QUERIES, 3, index="hsnw")
