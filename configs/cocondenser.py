@@ -3,8 +3,9 @@
     python launch/train.py --config=configs/cocondenser.py
 
 The embedded default: a small coCondenser from scratch on the documentation of the installed
-packages. No network, 2 CPU cores, about 5 minutes. Expect span retrieval on held-out documents to
-rise clearly over the untrained encoder. It is better to start from a Condenser, as published:
+packages. No network, 2 CPU cores, about 6 minutes. Expect the accuracy of span retrieval among 500
+held-out documents to rise from .06, the untrained encoder's, to about .2. From scratch the contrast
+slows masked-language modelling; as published, coCondenser starts from a Condenser:
 
     python launch/train.py --config=configs/cocondenser.py --workdir=runs/warm \
         --config.model.init=runs/condenser
