@@ -41,7 +41,7 @@ def describe(tree: Tree) -> dict[str, Described]:
 
 def describe_with_checksums(tree: Tree) -> dict[str, Described]:
     """The same with checksums, of arrays alone; all processes that hold the arrays must call it."""
-    sums = jax.device_get(_checksums(jax.tree.leaves(tree)))
+    sums = jax.device_get([_checksum(array) for array in jax.tree.leaves(tree)])
     return {
         name: described._replace(checksum=int(total))
         for (name, described), total in zip(describe(tree).items(), sums, strict=True)
@@ -49,15 +49,12 @@ def describe_with_checksums(tree: Tree) -> dict[str, Described]:
 
 
 @jax.jit
-def _checksums(arrays: list[Array]) -> list[Array]:
-    return [_checksum(array) for array in arrays]
-
-
 def _checksum(array: Array) -> Array:
     """uint32 []: the sum, modulo 2^32, over all elements of a hash of (bits, position).
 
     For a given position the hash is a bijection of the bits, so one element that changed is always
-    noticed; any other damage goes unnoticed once in 2^32 times.
+    noticed; any other damage goes unnoticed once in 2^32 times. One program per shape: a single one
+    for all arrays takes several times as long, to compile and to run.
     """
     bits = _bits(array)
     position = jnp.zeros((), jnp.uint32)
