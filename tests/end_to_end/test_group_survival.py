@@ -76,8 +76,9 @@ def test_a_group_killed_in_mid_save_ends_the_same_with_another_number_of_process
     run = Started(run_of(workdir), cache, launcher=local_cluster(2))
     run.wait_for_step(workdir, 30)
     members, limit = run.members, time.monotonic() + TIMEOUT
-    while not list(workdir.glob("checkpoints/*tmp*")) and time.monotonic() < limit:
-        pass
+    while not list(workdir.glob("checkpoints/*.orbax-checkpoint-tmp")):
+        assert run.process.poll() is None and time.monotonic() < limit, "no save was seen"
+        time.sleep(0.001)
     run.process.kill()  # its members die with it
     run.end()
     while any(Path(f"/proc/{member}").exists() for member in members):
