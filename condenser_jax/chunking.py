@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from jax.sharding import Mesh
 
+from condenser_jax.cluster import least_everywhere
 from condenser_jax.errors import UserError
 from condenser_jax.objectives.base import Objective
 from condenser_jax.training.loop import Run
@@ -80,8 +81,11 @@ def chunk_rows(
 
 
 def largest_that_fits(possible: list[int], bytes_of: Callable[[int], float], mesh: Mesh) -> int:
-    """The largest of `possible` (ascending) whose bytes fit a device, by bisection."""
-    limit = USABLE * device_memory(mesh.devices.flat[0])
+    """The largest of `possible` (ascending) whose bytes fit every device, by bisection.
+
+    All processes find the same one: they compile the same steps, and the least memory counts.
+    """
+    limit = USABLE * least_everywhere(device_memory(mesh.devices.flat[0]))
     least, fits, beyond = bytes_of(possible[0]), 0, len(possible)
     if least > limit:
         raise UserError(

@@ -61,6 +61,13 @@ def wait_for_all(place: str) -> None:
         multihost_utils.sync_global_devices(place)
 
 
+def least_everywhere(value: float) -> float:
+    """The least `value` of all processes; all must ask, and all get the same answer."""
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.process_allgather(np.asarray(value, np.float32)).min())
+
+
 def check_same(what: str, value: Any, remedy: str) -> None:
     """Raises UserError, in every process, unless all of them have the same `value` (JSON)."""
     if jax.process_count() == 1:

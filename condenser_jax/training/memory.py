@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -45,14 +46,25 @@ def memory_of(step: jax.stages.Compiled) -> StepMemory:
 
 
 def device_memory(device: jax.Device) -> float:
-    """Bytes of one device; the devices of a CPU share the memory that is free."""
+    """Bytes of one device, told by one of this process if another process has it; the devices of a
+    CPU share the memory that programs may still take.
+    """
     if device.device_kind in GIGABYTES:
         return GIGABYTES[device.device_kind] * 2**30
-    stats = device.memory_stats() or {}
+    stats = jax.local_devices(backend=device.platform)[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return free / max(1, jax.local_device_count())
+    return _available() / max(1, jax.local_device_count())
+
+
+def _available() -> float:
+    """Bytes that programs may take: what is free, and what the kernel keeps of files meanwhile."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAv")), None)
+        if kilobytes:
+            return int(kilobytes) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class DoesNotFit(UserError):
