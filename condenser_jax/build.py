@@ -8,9 +8,10 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from condenser_jax.chunking import in_chunks
+from condenser_jax.chunking import check_chunk, in_chunks
 from condenser_jax.config import ModelConfig, RunComputeConfig, RunConfig
 from condenser_jax.corpus import Corpus, prepare_corpus, tokenizer_of, train_batches
+from condenser_jax.data.batches import check_even
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError, choose
 from condenser_jax.heldout import heldout_evaluation
@@ -57,11 +58,14 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
     check_batch(training.batch_size, mesh, training.accumulate)
     check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
     _check_values(config)
+    method = METHODS[config.objective.name]
+    check_chunk(config.compute.chunk_size, training.batch_size, mesh)
+    if method.pairs:
+        check_even(training.batch_size)
     checkpoint = initial_checkpoint(config.model.init)
     corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
     backbone = backbone_config(config, corpus, checkpoint)
     compute = compute_config(config.compute, mesh)
-    method = METHODS[config.objective.name]
     objective = method.build(backbone, compute, config.objective)
     check_accumulation(objective, training.accumulate)
     loaded, notes = initial_groups(objective, checkpoint, config)

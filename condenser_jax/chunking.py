@@ -49,6 +49,12 @@ def in_chunks(run: Run, chunk_size: int | str, make: Callable[[int], Objective])
     return chunked(chunk_rows(chunk_size, run.batches.batch_size, run.mesh, bytes_of_step))
 
 
+def check_chunk(chunk_size: int | str, batch_size: int, mesh: Mesh) -> None:
+    """Raises UserError for a `compute.chunk_size` that is none; before anything is prepared."""
+    if chunk_size != AUTO:
+        chunk_rows(chunk_size, batch_size, mesh, bytes_of_step=lambda rows: 0)
+
+
 def possible_chunks(batch_size: int, mesh: Mesh) -> list[int]:
     """Rows per device that may be a chunk, ascending: the divisors of a device's share of rows."""
     share = batch_size // _shards(mesh)

@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.objective.similarity = "dot"  # of two text vectors; or "cosine"
     config.objective.temperature = 1.0  # similarities are divided by it
     config.training.batch_size = 64  # two spans of 32 documents: 62 negatives of each
-    config.training.update({"steps": 1200, "eval_every": 300, "save_every": 300})
+    config.training.update({"steps": 1200, "eval_every": 150, "save_every": 300})
     if variant == "paper":
         paper(config)
         config.data.source = "hf:wikimedia/wikipedia:20231101.en"  # the id is unverified here

@@ -107,11 +107,7 @@ class PairBatches:
         mask_rate: float,
         seed: int,
     ):
-        if batch_size % 2:
-            raise UserError(
-                f"training.batch_size {batch_size} is odd; expected an even number of rows, two "
-                f"spans of each document: use {batch_size + 1}"
-            )
+        check_even(batch_size)
         self.batch_size, self.seed = batch_size, seed
         self._reader = RowReader(spans, vocabulary, max_length, mask_rate, seed)
         self.sources: list[DocumentStore] = self._reader.sources
@@ -168,6 +164,15 @@ def load_batches(
         yield from loaded
     finally:
         loaded.close()
+
+
+def check_even(batch_size: int) -> None:
+    """Raises UserError unless a batch holds whole pairs."""
+    if batch_size % 2:
+        raise UserError(
+            f"training.batch_size {batch_size} is odd; expected an even number of rows, two "
+            f"spans of each document: use {batch_size + 1}"
+        )
 
 
 def _stream(step: int, batch_size: int, rows: Rows) -> np.ndarray:

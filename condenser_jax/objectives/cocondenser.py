@@ -34,6 +34,14 @@ class CoCondenserConfig(CondenserConfig):
     similarity: str = "dot"  # of two vectors: "dot", or "cosine"
     temperature: float = 1.0  # similarities are divided by it
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("objective.similarity", self.similarity, SIMILARITIES)
+        if not self.temperature > 0:
+            raise UserError(
+                f"objective.temperature is {self.temperature}; expected above 0 (1 as published)."
+            )
+
 
 class CoCondenser(Condenser):
     """A Condenser whose text vectors are contrasted over the batch."""
@@ -86,20 +94,10 @@ def count_spans(batch: Batch) -> Counts:
     return {**count_masked(batch), "spans": jnp.maximum(spans, 1.0)}
 
 
-def check_contrast(options: CoCondenserConfig) -> None:
-    """Refuses a similarity that is unknown, and a temperature that is not positive."""
-    choose("objective.similarity", options.similarity, SIMILARITIES)
-    if not options.temperature > 0:
-        raise UserError(
-            f"objective.temperature is {options.temperature}; expected above 0 (1 as published)."
-        )
-
-
 def build(
     backbone: BackboneConfig, compute: ComputeConfig, options: CoCondenserConfig
 ) -> Objective:
     """The objective `cocondenser`: Condenser's groups and phases; the contrast joins `train`."""
-    check_contrast(options)
     model = CoCondenser(backbone, compute, options)
 
     def losses(params, frozen, batch, counts, dropout):

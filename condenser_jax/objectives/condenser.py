@@ -39,6 +39,18 @@ class CondenserConfig:
     head_init: str = "random"  # "random", or "late": copies of the last late layers
     head_warmup_steps: int = 0  # first steps, in which the condenser head alone is trained
 
+    def __post_init__(self) -> None:
+        choose("objective.head_init", self.head_init, HEAD_INITS)
+        if self.head_layers < 1:
+            raise UserError(
+                f"objective.head_layers is {self.head_layers}; a head has at least 1 layer."
+            )
+        if self.head_warmup_steps < 0:
+            raise UserError(
+                f"objective.head_warmup_steps is {self.head_warmup_steps}; "
+                "expected 0 (none) or more."
+            )
+
 
 class Condenser:
     """A language model with a Condenser head, as functions of `params`."""
@@ -150,20 +162,10 @@ def early_layer_of(config: BackboneConfig, options: CondenserConfig) -> int:
 
 def check_head(config: BackboneConfig, early_layer: int, options: CondenserConfig) -> None:
     """Refuses a head that the backbone cannot feed."""
-    choose("objective.head_init", options.head_init, HEAD_INITS)
     if not 0 <= early_layer < config.num_layers:
         raise UserError(
             f"objective.early_layer {early_layer} is out of range for a backbone of "
             f"{config.num_layers} layers; use 0 (the embedding output) to {config.num_layers - 1}."
-        )
-    if options.head_layers < 1:
-        raise UserError(
-            f"objective.head_layers is {options.head_layers}; a head has at least 1 layer."
-        )
-    if options.head_warmup_steps < 0:
-        raise UserError(
-            f"objective.head_warmup_steps is {options.head_warmup_steps}; "
-            "expected 0 (none) or more."
         )
     if options.head_init == "late" and options.head_layers > config.num_layers - early_layer:
         raise UserError(

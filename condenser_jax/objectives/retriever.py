@@ -42,6 +42,23 @@ class RetrieverConfig:
     distillation_weight: float = 1.0  # of the distillation beside InfoNCE
     contrast_weight: float = 1.0  # of InfoNCE; 0: distillation alone
 
+    def __post_init__(self) -> None:
+        choose("objective.pooling", self.pooling, POOLINGS)
+        choose("objective.distillation", self.distillation, (NO_DISTILLATION, *DISTILLATIONS))
+        if not self.temperature > 0:
+            raise UserError(f"objective.temperature is {self.temperature}; expected above 0.")
+        negatives = str(self.negatives)
+        if negatives != GLOBAL and not (negatives.isdecimal() and int(negatives) > 0):
+            raise UserError(
+                f"objective.negatives is {self.negatives!r}; expected 'global', or how many "
+                "queries share their passages."
+            )
+        if self.contrast_weight == 0 and self.distillation == NO_DISTILLATION:
+            raise UserError(
+                "objective.contrast_weight is 0 and there is no distillation: nothing is learned; "
+                "set objective.distillation to 'kl' or 'margin_mse'."
+            )
+
 
 class TextEncoder:
     """A backbone and its pooling: token ids to vectors, as functions of one group's parameters."""
@@ -145,25 +162,6 @@ class Retriever:
         return value, metrics | {"loss": Mean(value, jnp.ones_like(value))}
 
 
-def check_options(options: RetrieverConfig) -> None:
-    """Refuses choices that do not exist or make no loss."""
-    choose("objective.pooling", options.pooling, POOLINGS)
-    choose("objective.distillation", options.distillation, (NO_DISTILLATION, *DISTILLATIONS))
-    if not options.temperature > 0:
-        raise UserError(f"objective.temperature is {options.temperature}; expected above 0.")
-    negatives = str(options.negatives)
-    if negatives != GLOBAL and not (negatives.isdecimal() and int(negatives) > 0):
-        raise UserError(
-            f"objective.negatives is {options.negatives!r}; expected 'global', or how many queries "
-            "share their passages."
-        )
-    if options.contrast_weight == 0 and options.distillation == NO_DISTILLATION:
-        raise UserError(
-            "objective.contrast_weight is 0 and there is no distillation: nothing is learned; set "
-            "objective.distillation to 'kl' or 'margin_mse'."
-        )
-
-
 def count_queries(batch: Batch) -> Counts:
     """The queries of the global batch."""
     return {"queries": jnp.asarray(len(batch["passages"]), jnp.float32)}
@@ -171,7 +169,6 @@ def count_queries(batch: Batch) -> Counts:
 
 def build(backbone: BackboneConfig, compute: ComputeConfig, options: RetrieverConfig) -> Objective:
     """The objective `retriever`: one phase, one or two encoders."""
-    check_options(options)
     model = Retriever(backbone, compute, options)
 
     def losses(params, frozen, batch, counts, dropout):
