@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -18,12 +19,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from condenser_jax.environment import GROUP_VARIABLES
-from condenser_jax.errors import EXIT_FAILURE, RunFailed, UserError
+from condenser_jax.errors import EXIT_FAILURE, EXIT_INTERRUPTED, RunFailed, UserError
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 60  # without a sign of life, a process counts as lost, and the others end
 JOIN_SECONDS = 300  # for all processes to meet: machines do not start at the same time
 PLACE = ("coordinator", "num_processes", "process_id")
+PORTS = range(1, 2**16)
 
 
 def join(flags: Mapping[str, str | int | None]) -> None:
@@ -113,6 +115,8 @@ def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
     address, number, total = (settings[key] for key in ("coordinator", "process_id", PLACE[1]))
     if not re.fullmatch(r"[^:\s]+:\d+|\[[\da-fA-F:]+\]:\d+", address):
         raise UserError(f"--coordinator is {address!r}; expected host:port, e.g. 10.0.0.1:1234")
+    if int(address.rpartition(":")[2]) not in PORTS:
+        raise UserError(f"--coordinator is {address!r}; expected a port of 1 to {PORTS[-1]}")
     if total < 1:
         raise UserError(f"--num_processes is {total}; expected at least 1")
     if number >= total:
@@ -139,8 +143,11 @@ def _initialize(arguments: dict[str, Any], timing: dict[str, Any]) -> None:
     watch.daemon = True
     watch.start()
     try:
-        jax.distributed.initialize(
-            **arguments, **timing, initialization_timeout=JOIN_SECONDS + HEARTBEAT_SECONDS
+        timeout = JOIN_SECONDS + HEARTBEAT_SECONDS
+        _hearing_signals(
+            lambda: jax.distributed.initialize(
+                **arguments, **timing, initialization_timeout=timeout
+            )
         )
     except Exception as error:  # of any class, where jax reads what a cluster says of itself
         if not arguments and "coordinator_address should be defined" in str(error):
@@ -148,6 +155,26 @@ def _initialize(arguments: dict[str, Any], timing: dict[str, Any]) -> None:
         raise RunFailed(_not_joined(arguments, error)) from error
     finally:
         watch.cancel()
+
+
+def _hearing_signals(wait: Callable[[], None]) -> None:
+    """Calls `wait`, which waits in C++ for other processes, in a thread of its own: Python hears
+    SIGTERM and Ctrl-C in the main thread alone, and only between its own instructions.
+    """
+    ended: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            ended.set_result(wait())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        ended.result()
+    except KeyboardInterrupt:
+        os.write(2, b"interrupted\n")
+        os._exit(EXIT_INTERRUPTED)  # an ordinary exit would ask jax for a group that is half joined
 
 
 def _not_joined(arguments: Mapping[str, Any], error: Exception) -> str:

@@ -3,8 +3,11 @@
 `jax.distributed.initialize` is recorded here; tests/end_to_end/test_cluster.py really joins.
 """
 
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -14,6 +17,7 @@ import pytest
 from condenser_jax import cluster
 from condenser_jax.environment import GROUP_VARIABLES
 from condenser_jax.errors import RunFailed, UserError
+from condenser_jax.supervisor import free_port
 
 ROOT = Path(__file__).parents[2]
 NOBODY = dict.fromkeys(GROUP_VARIABLES)
@@ -160,6 +164,7 @@ def test_a_tpu_pod_is_detected(places, monkeypatch):
         ({"num_processes": 0}, "--num_processes is 0; expected at least 1"),
         ({"num_processes": "two"}, r"--num_processes \(or .*\) is 'two'; expected a whole number"),
         ({"coordinator": "node07"}, "--coordinator is 'node07'; expected host:port, e.g. 10.0.0.1"),
+        ({"coordinator": "node07:65536"}, "is 'node07:65536'; expected a port of 1 to 65535"),
         ({"heartbeat_seconds": 0}, "--heartbeat_seconds .* is 0; expected at least 1 second"),
     ],
 )
@@ -184,6 +189,32 @@ cluster.join(dict(coordinator="127.0.0.1:9", num_processes=2, process_id=1, hear
         "error: 2 processes did not meet at 127.0.0.1:9 within 1 s; start every one of them with "
         "the same --coordinator, and see that its port is open\n"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_process_that_waits_for_its_group_leaves_when_told_to(number, status):
+    script = """
+import signal
+from condenser_jax import command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where our parent ignores Ctrl-C
+command.flags.FLAGS.mark_as_parsed()
+command.run(lambda: command.join_group("127.0.0.1:%d", 2, 0, None))
+"""
+    port = free_port()
+    waiting = subprocess.Popen([sys.executable, "-c", script % port], cwd=ROOT)
+    try:
+        while waiting.poll() is None and not _listens(port):
+            time.sleep(0.1)
+        waiting.send_signal(number)
+        assert waiting.wait(timeout=60) == status  # the group would be waited for 300 s
+    finally:
+        waiting.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
