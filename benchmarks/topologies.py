@@ -121,8 +121,10 @@ def needed(job: Job, run: Run, chunks: int) -> dict[str, float]:
 
     data: the gradient is summed over devices once, in float32 (the word table's twice where it is
     not summed in chunks: once for the look-up, once for the vocabulary product). fsdp: every pass
-    over the layers gathers the weights, and every backward pass scatters their gradient. For the
-    contrast each device needs the vectors of all, and gives back what it says of them.
+    over the layers gathers the weights, every backward pass scatters their gradient, partly piece
+    by piece beside a product, by collective-permutes, which in the two directions of a ring are up
+    to twice the gradient. For the contrast each device needs the vectors of all, and gives back
+    what it says of them.
     """
     shapes = run.abstract_state().params
     weights = 4 * count_parameters(shapes)
@@ -138,7 +140,9 @@ def needed(job: Job, run: Run, chunks: int) -> dict[str, float]:
     return {
         "all-gather": passes * weights + 2 * vectors + SMALL,
         "reduce-scatter": chunks * (weights + table) + 2 * vectors + SMALL,
-        "all-reduce": weights / 50 * chunks + 2 * vectors + SMALL,  # of what is whole everywhere
+        "collective-permute": 2 * chunks * (weights + table) + 2 * vectors + SMALL,
+        # of what is whole everywhere, and of the looked-up table, whose gradient is cut afterwards
+        "all-reduce": chunks * (weights / 50 + table) + 2 * vectors + SMALL,
     }
 
 

@@ -112,8 +112,8 @@ def test_only_a_sum_that_knows_the_mesh_keeps_the_exchange_out_of_its_loop(knows
     assert one.times == (1 if knows_the_mesh else TURNS)
 
 
-# What the TPU compiler writes: groups named by axes, layouts with tiles, asynchronous pairs, a
-# reduce-scatter as a fusion, and no trip count but the loop's own comparison.
+# What the TPU compiler writes: groups named by axes, layouts with tiles, asynchronous pairs, pieces
+# of one channel, a reduce-scatter as a fusion, and no trip count but the loop's own comparison.
 TPU = """
 HloModule jit_step, is_scheduled=true
 
@@ -127,6 +127,11 @@ HloModule jit_step, is_scheduled=true
   %p.1 = f32[64,32]{1,0:T(8,128)} parameter(0)
   %all-reduce.1 = f32[64,32]{1,0:T(8,128)} all-reduce(%p.1), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
   ROOT %slice = f32[16,32]{1,0:T(8,128)} dynamic-slice(%all-reduce.1, %p.1), dynamic_slice_sizes={16,32}
+}
+
+%async_collective_fusion.2 (p.3: bf16[8,32]) -> bf16[32,32] {
+  %p.3 = bf16[8,32]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %part = bf16[32,32]{1,0:T(8,128)(2,1)} all-gather(%p.3), channel_id=3, replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
 }
 
 %less (c.0: (s32[], f32[64,32])) -> pred[] {
@@ -146,7 +151,8 @@ HloModule jit_step, is_scheduled=true
 ENTRY %main (p.0: bf16[8,32], p.2: (s32[], f32[64,32])) -> bf16[32,32] {
   %p.0 = bf16[8,32]{1,0:T(8,128)(2,1)} parameter(0)
   %p.2 = (s32[]{:T(128)}, f32[64,32]{1,0:T(8,128)}) parameter(1)
-  %start = (bf16[8,32]{1,0:T(8,128)(2,1)}, bf16[32,32]{1,0:T(8,128)(2,1)}) all-gather-start(%p.0), replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
+  %start = (bf16[8,32]{1,0:T(8,128)(2,1)}, bf16[32,32]{1,0:T(8,128)(2,1)}) all-gather-start(%p.0), channel_id=3, replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
+  %again = bf16[32,32]{1,0:T(8,128)(2,1)} fusion(%p.0, %start), kind=kCustom, calls=%async_collective_fusion.2
   %done = bf16[32,32]{1,0:T(8,128)(2,1)} all-gather-done(%start)
   %loop = (s32[]{:T(128)}, f32[64,32]{1,0:T(8,128)}) while(%p.2), condition=%less, body=%body
   ROOT %result = bf16[32,32]{1,0:T(8,128)(2,1)} copy(%done)
