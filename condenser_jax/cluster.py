@@ -165,7 +165,8 @@ def _hearing_signals(wait: Callable[[], None]) -> None:
 
     def call() -> None:
         try:
-            ended.set_result(wait())
+            wait()
+            ended.set_result(None)
         except BaseException as error:
             ended.set_exception(error)
 

@@ -15,6 +15,7 @@ from condenser_jax.evaluation.masked_lm import log_unigram
 from condenser_jax.finished import read_run
 from condenser_jax.hf.load import Checkpoint, load_checkpoint
 from condenser_jax.objectives.base import Objective
+from condenser_jax.objectives.condenser import early_layer_of
 from condenser_jax.training.workdir import is_workdir
 
 log = logging.getLogger("condenser_jax")
@@ -31,7 +32,10 @@ def initial_checkpoint(where: str) -> Checkpoint | None:
         return load_checkpoint(where)
     run = read_run(where)
     notes = [f"{group}: from {run.workdir.root} after step {run.step:,}" for group in run.params]
-    return Checkpoint(run.backbone, run.params, run.workdir.tokenizer, notes)
+    read = None
+    if "condenser_head" in run.params:
+        read = early_layer_of(run.backbone, run.config.objective)
+    return Checkpoint(run.backbone, run.params, run.workdir.tokenizer, notes, read)
 
 
 def initial_groups(
@@ -52,6 +56,8 @@ def initial_groups(
             f"the condenser head of {config.model.init} has {len(head)} layers, "
             f"objective.head_layers is {layers}; set --config.objective.head_layers={len(head)}."
         )
+    if head is not None and checkpoint.early_layer is not None:
+        _warn_of_another_early_layer(checkpoint, config)
     if "condenser_head" in trained and head is None:
         copied = config.objective.head_init == "late"
         notes.append(f"weights: condenser_head {'copied from late layers' if copied else 'random'}")
@@ -62,6 +68,20 @@ def initial_groups(
                 "head, or use objective.head_init=late or objective.head_warmup_steps."
             )
     return loaded, notes
+
+
+def _warn_of_another_early_layer(checkpoint: Checkpoint, config: RunConfig) -> None:
+    wanted = early_layer_of(checkpoint.config, config.objective)
+    if wanted != checkpoint.early_layer:
+        log.warning(
+            "THE CONDENSER HEAD READ HIDDEN STATE %d in %s, and objective.early_layer is %d: it "
+            "knows no such states, which will likely corrupt the rest of the model; set "
+            "--config.objective.early_layer=%d, or objective.head_warmup_steps.",
+            checkpoint.early_layer,
+            config.model.init,
+            wanted,
+            checkpoint.early_layer,
+        )
 
 
 def start_at_unigram(objective: Objective, unigram: np.ndarray) -> Objective:

@@ -59,6 +59,7 @@ class Checkpoint:
     params: dict[str, Any]
     tokenizer_path: Path | None
     notes: list[str]
+    early_layer: int | None = None  # hidden state that its condenser head reads, if that is known
 
 
 def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GROUPS) -> Checkpoint:

@@ -123,6 +123,16 @@ def test_a_work_directory_without_a_condenser_head_is_warned_of_loudly(config, w
     assert "weights: condenser_head random" in built.notes
 
 
+@pytest.mark.parametrize(("early_layer", "warned"), [(0, True), (1, False)])
+def test_a_head_that_is_to_read_another_hidden_state_is_warned_of_loudly(
+    config, condenser, warnings, early_layer, warned
+):
+    sections = {"model": {"init": str(condenser[0])}, "objective": {"early_layer": early_layer}}
+    build(config("cocondenser", **sections))
+    told = "THE CONDENSER HEAD READ HIDDEN STATE 1 in"  # half of two layers
+    assert (told in warnings()) == warned
+
+
 def test_a_work_directory_without_a_checkpoint_is_refused(config, tmp_path):
     start_run(config("condenser"), tmp_path / "young", {})
     with pytest.raises(UserError, match="young has no checkpoint yet; let its run go on until"):
