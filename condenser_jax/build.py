@@ -206,6 +206,11 @@ def _check_values(config: RunConfig) -> None:
             value = getattr(getattr(config, section), name)
             if value < 1:
                 raise UserError(f"{section}.{name} is {value}; expected at least 1.")
+    if METHODS[config.objective.name].pairs and config.evaluation.documents < 2:
+        raise UserError(
+            f"evaluation.documents is {config.evaluation.documents}; expected at least 2, among "
+            "which a span's other span is searched."
+        )
     if not 0 < config.data.mask_rate < 1:
         raise UserError(
             f"data.mask_rate is {config.data.mask_rate}; expected a share between 0 and 1."

@@ -94,10 +94,11 @@ def largest_that_fits(possible: list[int], bytes_of: Callable[[int], float], mes
     limit = USABLE * least_everywhere(device_memory(mesh.devices.flat[0]))
     least, fits, beyond = bytes_of(possible[0]), 0, len(possible)
     if least > limit:
+        needs = "more" if math.isinf(least) else f"{least / 1e9:.1f} GB"
         raise UserError(
-            f"compute.chunk_size='auto': even a chunk of {possible[0]} needs {least / 1e9:.1f} GB "
-            f"per device, and {limit / 1e9:.1f} GB may be used; use a smaller batch, "
-            "compute.remat=True or a larger mesh.fsdp."
+            f"compute.chunk_size='auto': {limit / 1e9:.1f} GB of each device may be used, and even "
+            f"a chunk of {possible[0]} needs {needs}; use a smaller batch, compute.remat=True or a "
+            "larger mesh.fsdp."
         )
     while beyond - fits > 1:
         middle = (fits + beyond) // 2

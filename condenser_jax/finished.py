@@ -43,7 +43,7 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
         raise UserError(f"{path} has no checkpoint yet; let its run go on until it saves one")
     options = {name: method.options for name, method in METHODS.items()}
     config = read_config(read_config_json(workdir), options)
-    facts = _read_facts(workdir)
+    facts = read_facts(workdir)
     backbone = BackboneConfig(**facts["backbone"])
     method = METHODS[config.objective.name]
     objective = method.build(backbone, ComputeConfig(), config.objective)
@@ -110,7 +110,8 @@ def model_facts(run: Finished, licence: str) -> Facts:
     )
 
 
-def _read_facts(workdir: Workdir) -> dict[str, Any]:
+def read_facts(workdir: Workdir) -> dict[str, Any]:
+    """Returns what facts.json holds; raises UserError if it cannot be read."""
     try:
         return json.loads(workdir.facts.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -82,18 +82,18 @@ def heldout_evaluation(
 def draw_sample(corpus: Corpus, data: DataConfig, config: EvaluationConfig, seed: int) -> Sample:
     """What is evaluated: as many spans of each source, whatever the sources' weights."""
     sample = Sample([], np.zeros(0), [], ([], []))
-    share = 1.0 / len(corpus.sources)
+    sources = len(corpus.sources)
     how = (corpus.vocabulary, config.batch_size, data.max_length)
     for spans in (prepared.heldout for prepared, _ in corpus.sources):
         if len(spans) == 0:
             continue
-        chosen = spread(len(spans), round(config.spans * share))
+        chosen = spread(len(spans), -(-config.spans // sources))
         sample.masked.extend(fixed_batches(spans, chosen, *how, data.mask_rate, seed))
         copied = np.append(sample.copied, _padded(spans.copied[chosen], config.batch_size))
         sample = sample._replace(copied=copied)
-        looked_at = spread(len(spans), round(ATTENTION_SPANS * share))
+        looked_at = spread(len(spans), -(-ATTENTION_SPANS // sources))
         sample.plain.extend(unmasked_batches(spans, looked_at, *how, seed))
-        pairs = choose_pairs(spans.documents, round(config.documents * share), seed)
+        pairs = choose_pairs(spans.documents, -(-config.documents // sources), seed)
         for side, numbers in zip(sample.sides, pairs.T, strict=True):
             side.extend(unmasked_batches(spans, numbers, *how, seed))
     return sample

@@ -13,6 +13,9 @@ from typing import Any
 from condenser_jax import cluster
 from condenser_jax.build import Built, build, versions
 from condenser_jax.config import RunConfig
+from condenser_jax.errors import UserError
+from condenser_jax.evaluation.span_retrieval import FEWER
+from condenser_jax.finished import read_facts
 from condenser_jax.hf.card import write_card
 from condenser_jax.objectives.base import Goal
 from condenser_jax.training.checkpoints import Checkpoints
@@ -166,9 +169,13 @@ def _write_companions(workdir: Workdir, built: Built) -> None:
         shutil.copytree(built.corpus.tokenizer_directory, half)
         half.rename(workdir.tokenizer)
     write_card(built.card, workdir.card)
+    weights = [note for note in built.notes if note.startswith("weights: ")]
+    if workdir.is_started:  # it is what the run began with, whatever lies there now
+        with contextlib.suppress(UserError):
+            weights = read_facts(workdir)["weights"]
     facts = {
         "backbone": dataclasses.asdict(built.backbone),
-        "weights": built.notes,
+        "weights": weights,
         "data": [prepared.card for prepared, _ in built.corpus.sources],
         "versions": versions(),
     }
@@ -190,8 +197,19 @@ def closing_words(workdir: Workdir, history: dict[str, Any], seconds: float) -> 
         "",
         f"{state} MLM loss {loss:.3f} nats: {unigram - loss:.2f} under the training unigram's "
         f"{unigram:.3f} on the very same masked held-out tokens",
+        *_span_retrieval(before, after),
         f"finished in {duration(seconds)}; work directory: {workdir.root}; curves: "
         f"{workdir.root}/health.png",
         f"export: python launch/export.py --workdir={workdir.root} --output={workdir.root}-export",
     ]
     return "\n".join(rows)
+
+
+def _span_retrieval(before: dict[str, float], after: dict[str, float]) -> Iterator[str]:
+    """One line on text vectors, where so many documents are held out."""
+    figure = f"heldout/span_retrieval@1_among_{FEWER}"
+    if figure in after:
+        yield (
+            f"a document's other span is the nearest of {FEWER}: {before[figure]:.1%} before, "
+            f"{after[figure]:.1%} after"
+        )

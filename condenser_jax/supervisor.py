@@ -97,7 +97,7 @@ def supervise(group: Group, retries: int, backoff: float) -> None:
             failures = 1 if time.monotonic() - began > STEADY else failures + 1
             log.error("%s", _obituary(ended))
             if failures > retries:
-                raise RunFailed(f"the group failed {failures} times in a row; see above for why")
+                raise RunFailed(f"the group failed, {failures} in a row; see above for why")
             pause = backoff * 2 ** (failures - 1)
             log.warning("starting the group again in %g s (%d of %d)", pause, failures, retries)
             _sleep(pause, heard)

@@ -105,7 +105,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1, name: str = "batch_size") -> None:
+def check_batch(
+    batch_size: int, mesh: Mesh, accumulate: int = 1, name: str = "training.batch_size"
+) -> None:
     """Raises UserError, under the key's `name`, unless each micro-batch divides over the mesh."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     multiple = shards * accumulate

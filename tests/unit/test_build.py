@@ -145,6 +145,10 @@ def test_a_head_copied_from_the_late_layers_equals_them(config):
         ({"training": {"steps": 0}}, r"training.steps is 0; expected at least 1"),
         ({"training": {"threads": 0}}, r"training.threads is 0; expected at least 1"),
         ({"evaluation": {"spans": 0}}, r"evaluation.spans is 0; expected at least 1"),
+        (
+            {"objective": {"name": "cocondenser"}, "evaluation": {"documents": 1}},
+            r"evaluation.documents is 1; expected at least 2, among which a span's other",
+        ),
         ({"optimizer": {"learning_rate": -1.0}}, r"learning_rate is -1.0; expected above 0"),
         ({"training": {"profile": [5, 3]}}, r"profile is \(5, 3\); expected \(first, last\) step"),
         (

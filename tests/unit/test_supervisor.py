@@ -65,7 +65,7 @@ if number == 1:
 (place / "waiting").touch()
 time.sleep(600)
 """
-    with pytest.raises(RunFailed, match="the group failed 1 times in a row; see above for why"):
+    with pytest.raises(RunFailed, match="the group failed, 1 in a row; see above for why"):
         supervise(group(script, tmp_path), 0, 0.0)
     assert "[1] RuntimeError: nobody foresaw this" in capfd.readouterr().err
     text = "process 1 was the first to fail: it ended with status 1; its last lines:\nTraceback"
@@ -87,7 +87,7 @@ if number == 0 and first_time("failed once"):
 
 def test_retries_are_bounded_and_count_anew_after_a_steady_group(tmp_path, monkeypatch):
     script = "open(place / 'starts', 'a').write('x'); sys.exit(1)"
-    with pytest.raises(RunFailed, match="failed 3 times in a row"):
+    with pytest.raises(RunFailed, match="failed, 3 in a row"):
         supervise(group(script, tmp_path, processes=1), 2, 0.0)
     assert len((tmp_path / "starts").read_text()) == 3
     monkeypatch.setattr(supervisor, "STEADY", 0.0)
