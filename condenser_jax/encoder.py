@@ -29,7 +29,7 @@ from condenser_jax.search.top_k import Hits, search_vectors
 from condenser_jax.training.sharding import batch_sharding, make_mesh
 from condenser_jax.types import Array, Tree
 
-TOKENS = {"cpu": 8192}  # of a batch on one device, padding included
+TOKENS = {"cpu": 4096}  # of a batch on one device, padding included
 TOKENS_OF_ACCELERATORS = 65536
 TOKENIZED_AT_ONCE = 1024  # texts
 SORTED_AT_ONCE = 65536  # texts
