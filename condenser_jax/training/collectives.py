@@ -19,7 +19,6 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?([\w.-]+) = (.+?) ([a-z][a-z0-9-]*)\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]+)(\d+)?\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(?:calls|body|to_apply|\w+_computations?)=\{?((?:%[\w.-]+(?:, )?)+)")
-_CHANNEL = re.compile(r"\bchannel_id=\d+")
 _CONDITION = re.compile(r"\bcondition=%([\w.-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 # Three notations: [groups,size]<=..., {{0,1},{2,3}} and mesh['a'=2,'b'=4] {'b'}.
@@ -55,12 +54,7 @@ class _Instruction(NamedTuple):
 def collectives(text: str) -> list[Collective]:
     """What a module (`compiled.as_text()`) sends between devices, instruction by instruction."""
     computations, entry = _parse(text)
-    found: dict[str, Collective] = {}
-    for channel, one in _walk(computations, entry, times=1, loops=0, counted=True):
-        # The TPU compiler writes one that overlaps with products as several pieces of one channel.
-        if channel not in found or one.times > found[channel].times:
-            found[channel] = one
-    return list(found.values())
+    return list(_walk(computations, entry, times=1, loops=0, counted=True))
 
 
 class Total(NamedTuple):
@@ -108,8 +102,10 @@ def _walk(
     times: int,
     loops: int,
     counted: bool,
-) -> Iterator[tuple[str, Collective]]:
-    """Channels and collectives of a computation that is run `times` times, and of all it calls."""
+) -> Iterator[Collective]:
+    """The collectives of a computation that is run `times` times, and of all that it calls."""
+    if _goes_on(computation, computations[computation]):
+        return
     types = {one.name: one.type for one in computations[computation]}
     for one in computations[computation]:
         kind = one.opcode.removesuffix("-start")
@@ -119,11 +115,7 @@ def _walk(
             payload *= devices if kind == "all-gather" else 1
             scatters = REDUCE_SCATTER in computation
             kind = "reduce-scatter" if scatters and kind == "all-reduce" else kind
-            channel = _CHANNEL.search(one.rest)
-            yield (
-                channel[0] if channel else one.name,
-                Collective(kind, one.name, payload, devices, times, loops, counted),
-            )
+            yield Collective(kind, one.name, payload, devices, times, loops, counted)
             continue
         turns, inner, known = times, loops, counted
         if one.opcode == "while":
@@ -132,6 +124,15 @@ def _walk(
         if one.opcode not in ("async-update", "async-done"):  # these name the computation again
             for called in _called(one):
                 yield from _walk(computations, called, turns, inner, known)
+
+
+def _goes_on(name: str, instructions: list[_Instruction]) -> bool:
+    """Whether a computation goes on with what another one, which counts, has started.
+
+    The TPU compiler shows a collective that it runs beside products in each of its pieces.
+    """
+    ends = any('custom_call_target="AsyncCollectiveDone"' in one.rest for one in instructions)
+    return ends or name.startswith("async_collective_fusion")
 
 
 def _operands(one: _Instruction) -> list[str]:

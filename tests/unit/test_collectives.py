@@ -113,7 +113,7 @@ def test_only_a_sum_that_knows_the_mesh_keeps_the_exchange_out_of_its_loop(knows
 
 
 # What the TPU compiler writes: groups named by axes, layouts with tiles, asynchronous pairs, pieces
-# of one channel, a reduce-scatter as a fusion, and no trip count but the loop's own comparison.
+# of one collective, a reduce-scatter as a fusion, and no trip count but the loop's own comparison.
 TPU = """
 HloModule jit_step, is_scheduled=true
 
@@ -132,6 +132,12 @@ HloModule jit_step, is_scheduled=true
 %async_collective_fusion.2 (p.3: bf16[8,32]) -> bf16[32,32] {
   %p.3 = bf16[8,32]{1,0:T(8,128)(2,1)} parameter(0)
   ROOT %part = bf16[32,32]{1,0:T(8,128)(2,1)} all-gather(%p.3), channel_id=3, replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
+}
+
+%fused_computation.5 (p.4: bf16[8,32]) -> bf16[32,32] {
+  %p.4 = bf16[8,32]{1,0:T(8,128)(2,1)} parameter(0)
+  %whole = bf16[32,32]{1,0:T(8,128)(2,1)} all-gather(%p.4), channel_id=3, replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
+  ROOT %end = bf16[32,32]{1,0:T(8,128)(2,1)} custom-call(%whole), custom_call_target="AsyncCollectiveDone"
 }
 
 %less (c.0: (s32[], f32[64,32])) -> pred[] {
@@ -153,11 +159,18 @@ ENTRY %main (p.0: bf16[8,32], p.2: (s32[], f32[64,32])) -> bf16[32,32] {
   %p.2 = (s32[]{:T(128)}, f32[64,32]{1,0:T(8,128)}) parameter(1)
   %start = (bf16[8,32]{1,0:T(8,128)(2,1)}, bf16[32,32]{1,0:T(8,128)(2,1)}) all-gather-start(%p.0), channel_id=3, replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
   %again = bf16[32,32]{1,0:T(8,128)(2,1)} fusion(%p.0, %start), kind=kCustom, calls=%async_collective_fusion.2
+  %ended = bf16[32,32]{1,0:T(8,128)(2,1)} fusion(%p.0, %again), kind=kCustom, calls=%fused_computation.5
   %done = bf16[32,32]{1,0:T(8,128)(2,1)} all-gather-done(%start)
   %loop = (s32[]{:T(128)}, f32[64,32]{1,0:T(8,128)}) while(%p.2), condition=%less, body=%body
   ROOT %result = bf16[32,32]{1,0:T(8,128)(2,1)} copy(%done)
 }
 """  # noqa: E501
+
+
+TWIN = (
+    "%twin = bf16[32,32]{1,0} all-gather(%p.0), channel_id=3, "
+    "replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}\n"
+)
 
 
 def test_the_text_of_the_tpu_compiler_is_understood():
@@ -169,6 +182,12 @@ def test_the_text_of_the_tpu_compiler_is_understood():
         "each device exchanges: all-gather of 2.05kB in 1; "
         "reduce-scatter of 98.3kB in 12, 98.3kB of it in loops"
     )
+
+
+def test_two_exchanges_of_one_channel_are_two():
+    """The compiler cuts the sum of a tree where it is too large; the parts keep their channel."""
+    found = collectives(TPU.replace("%done = bf16", TWIN + "  %done = bf16"))
+    assert [one.kind for one in found].count("all-gather") == 2
 
 
 def test_a_loop_that_does_not_say_how_often_it_turns_is_told():
