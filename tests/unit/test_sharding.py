@@ -145,15 +145,20 @@ def test_rows_go_to_devices_and_come_back_in_order(axes):
 @pytest.mark.parametrize(
     ("axes", "batch_size", "accumulate", "text"),
     [
-        ({}, 100, 1, "batch_size 100 is not divisible by 8 devices; use 96 or 104."),
-        ({}, 4, 1, "batch_size 4 is not divisible by 8 devices; use 8."),
-        ({}, 0, 1, "batch_size 0 is not divisible by 8 devices; use 8."),
-        ({}, 40, 2, "batch_size 40 is not divisible by 8 devices x 2 micro-batches; use 32 or 48."),
+        ({}, 100, 1, "training.batch_size 100 is not divisible by 8 devices; use 96 or 104."),
+        ({}, 4, 1, "training.batch_size 4 is not divisible by 8 devices; use 8."),
+        ({}, 0, 1, "training.batch_size 0 is not divisible by 8 devices; use 8."),
+        (
+            {},
+            40,
+            2,
+            "training.batch_size 40 is not divisible by 8 devices x 2 micro-batches; use 32 or 48.",
+        ),
         (
             {"tensor": 2},
             6,
             1,
-            "batch_size 6 is not divisible by 4 groups of 2 devices; use 4 or 8.",
+            "training.batch_size 6 is not divisible by 4 groups of 2 devices; use 4 or 8.",
         ),
     ],
 )
