@@ -188,6 +188,7 @@ def _check_bits(path: Path, saved: Mapping[str, Described], found: Tree) -> None
 @contextmanager
 def _reading(path: Path, item: str) -> Iterator[None]:
     """Tells damage from what the reader lacks: permission, memory, a file handle."""
+    _silence_abandoned_reads()  # before: they may fail while the first error is on its way
     try:
         yield
     except Unsigned as error:
@@ -198,7 +199,6 @@ def _reading(path: Path, item: str) -> Iterator[None]:
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # tensorstore's, that orbax passes on, have no class of their own
-        _silence_abandoned_reads()
         words = str(list(causes(error))[-1]).strip() or repr(error)
         reason = f"{item}: {words.splitlines()[0].split(SPECIFICATION)[0]}"
         if system_error(error) in OF_THE_FILES:
