@@ -63,7 +63,7 @@ def run(main: Callable[[], None]) -> None:
     status, message = _outcome(main)
     number = _number_in_group()
     if message and not (number and status == EXIT_PREEMPTED):  # all stop; one says it
-        print(f"process {number}: {message}" if number else message, file=sys.stderr)
+        _say_last(f"process {number}: {message}" if number else message)
     sys.stdout.flush()
     sys.stderr.flush()
     if status in (EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED):
@@ -71,6 +71,18 @@ def run(main: Callable[[], None]) -> None:
         # notice), or for threads of a save that failed, which wait for a directory to be made.
         os._exit(status)
     sys.exit(status)
+
+
+def _say_last(message: str) -> None:
+    """Writes the last word to stderr: threads of libraries that a failure left behind may go on
+    to print while the process ends, and nobody hears them.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ours, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    with open(ours, "w", encoding="utf-8", errors="backslashreplace") as stderr:
+        print(message, file=stderr)
 
 
 def split_off_command() -> list[str]:

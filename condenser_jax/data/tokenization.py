@@ -22,6 +22,7 @@ MIN_VOCAB_SIZE = 64
 MIN_ALPHABET = 26
 PIECES_PER_CHARACTER = 16  # the alphabet, and its continuations, may take an eighth
 TRAINING_CHARACTERS = 200_000_000  # later text adds hardly a piece, only hours and memory
+OF_THE_MACHINE = ("is_local", "local_files_only", "name_or_path")  # in tokenizer_config.json
 LONGEST_WORD = 100  # a WordPiece makes [UNK] of longer ones; training on a few takes minutes
 
 
@@ -163,10 +164,18 @@ def save_tokenizer(path_or_id: str | os.PathLike[str], directory: Path) -> Any:
     """
     tokenizer = load_tokenizer(path_or_id)
     tokenizer.save_pretrained(directory)
+    _forget_how_it_was_loaded(directory / "tokenizer_config.json")
     vocabulary = Path(path_or_id) / "vocab.txt"
     if vocabulary.is_file():
         shutil.copyfile(vocabulary, directory / "vocab.txt")
     return tokenizer
+
+
+def _forget_how_it_was_loaded(path: Path) -> None:
+    """Removes what transformers notes of the machine, so that all machines write the same file."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in OF_THE_MACHINE}
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

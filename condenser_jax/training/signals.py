@@ -102,6 +102,7 @@ def graceful_stop() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        sys.unraisablehook = former_hook
+        if sys.unraisablehook is _report_unraisable:  # else a later one has its own reasons
+            sys.unraisablehook = former_hook
         for number, handler in former.items():
             signal.signal(number, handler)

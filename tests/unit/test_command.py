@@ -15,13 +15,22 @@ from condenser_jax import environment
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
-import errno, json, os, shutil, sys
+import errno, json, os, shutil, sys, threading, time
 from absl import flags
 from condenser_jax import command
 from condenser_jax.errors import Preempted, RunFailed, UserError
 
 def fail(error):
     raise error
+
+def chatter():
+    while True:
+        os.write(2, b"chatter of a thread" + os.linesep.encode())
+
+def fail_beside_a_talker():
+    threading.Thread(target=chatter, daemon=True).start()
+    time.sleep(0.01)
+    fail(UserError("batch_size 3 is odd; use 4."))
 
 OUTCOMES = {
     "fine": lambda: print("lr", CONFIG.value.optimizer.lr),
@@ -33,6 +42,7 @@ OUTCOMES = {
     "disk of a copy": lambda: fail(shutil.Error([("a", "b", "[Errno 28] No space left")])),
     "read-only": lambda: fail(OSError(errno.EROFS, "Read-only file system", "a.png")),
     "workdir": lambda: print(command.default_workdir()),
+    "talker": fail_beside_a_talker,
     "bug": lambda: fail(RuntimeError("nobody foresaw this")),
 }
 OUTCOME = flags.DEFINE_string("outcome", "fine", "how main ends")
@@ -144,6 +154,7 @@ CASES = {
     ),
 }
 LONG = {
+    "talker": ["--outcome=talker"],
     "bug": ["--outcome=bug"],
     "broken config": ["--config={}/broken.py"],
     "help": ["--help", "--config="],
@@ -186,6 +197,12 @@ def test_what_nobody_foresaw_shows_its_stack_trace(outcomes, name, text):
     status, output = outcomes[name]
     assert status == 1
     assert "Traceback" in output and text in output
+
+
+def test_the_last_word_is_the_message_whatever_threads_go_on_to_print(outcomes):
+    status, output = outcomes["talker"]
+    assert status == 2 and "chatter of a thread" in output
+    assert output.splitlines()[-1].endswith("error: batch_size 3 is odd; use 4.")
 
 
 def test_help_names_the_flags_and_needs_no_config(outcomes):

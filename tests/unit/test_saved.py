@@ -1,6 +1,8 @@
 """Checkpoints are read back as they were; damage is told from what the reader lacks."""
 
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -198,3 +200,25 @@ def test_another_optimizer_is_named(saved):
     state = state.replace(opt_state={k: optax.sgd(0.1).init(v) for k, v in state.params.items()})
     with pytest.raises(UserError, match=r"opt_state/backbone/.* there and absent here"):
         saved.restore(7, abstract(state))
+
+
+def test_reads_that_a_failure_abandoned_stay_quiet_after_the_run_too():
+    script = """
+import gc
+from condenser_jax.training import saved, signals
+
+class Dropped:
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise RuntimeError(self.error)
+
+with signals.graceful_stop():
+    saved._silence_abandoned_reads()
+Dropped("Event loop is closed")
+Dropped("something else")
+gc.collect()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "Event loop is closed" not in done.stderr and "something else" in done.stderr

@@ -51,6 +51,18 @@ def test_the_hash_survives_saving_and_tells_vocabularies_apart(directory, tmp_pa
     assert tokenizer_hash(other) != expected
 
 
+def test_a_saved_tokenizer_does_not_tell_how_it_was_loaded(directory, tmp_path, monkeypatch):
+    """Hosts that prepare apart must write the same files, whether or not they see the hub."""
+    import huggingface_hub.constants
+
+    configs = []
+    for offline in (False, True):
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+        save_tokenizer(directory, tmp_path / str(offline))
+        configs.append((tmp_path / str(offline) / "tokenizer_config.json").read_text())
+    assert configs[0] == configs[1] and "local" not in configs[0]
+
+
 def test_the_hash_does_not_see_truncation(directory):
     tokenizer = load_tokenizer(directory)
     tokenizer("The fox", truncation=True, max_length=4)
