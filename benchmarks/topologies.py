@@ -26,9 +26,10 @@ import numpy as np  # noqa: E402
 import record  # noqa: E402
 
 from condenser_jax.build import compute_config  # noqa: E402
-from condenser_jax.config import RunConfig, read_config  # noqa: E402
+from condenser_jax.config import RunConfig  # noqa: E402
 from condenser_jax.data.masking import slots_of  # noqa: E402
-from condenser_jax.methods import METHODS  # noqa: E402
+from condenser_jax.feeds.spans import PAIRS  # noqa: E402
+from condenser_jax.methods import METHODS, configure  # noqa: E402
 from condenser_jax.models.config import BackboneConfig  # noqa: E402
 from condenser_jax.training.collectives import by_kind, collectives  # noqa: E402
 from condenser_jax.training.dry_run import compiled_flops, count_parameters  # noqa: E402
@@ -85,19 +86,19 @@ class Shapes:
 
 def run_of(job: Job) -> tuple[Run, int]:
     """The run of a job, and in how many chunks its batch is encoded."""
-    options = {name: method.options for name, method in METHODS.items()}
-    config = read_config(CONFIGS[job.method].get_config("paper").to_dict(), options)
+    config = configure(CONFIGS[job.method].get_config("paper").to_dict())
     mesh = make_mesh(**LAYOUTS[job.layout], devices=topology_devices(job.slice))
     backbone = BackboneConfig(VOCABULARY, **{name: getattr(config.model, name) for name in MODEL})
     method, rows = METHODS[job.method], config.training.batch_size
-    per_chunk = CHUNK * mesh.size if method.pairs else rows
+    pairs = method.feed is PAIRS
+    per_chunk = CHUNK * mesh.size if pairs else rows
     compute = dataclasses.replace(compute_config(config.compute, mesh), chunk_rows=per_chunk)
     objective = method.build(backbone, compute, config.objective)
     length, rate = config.data.max_length, config.data.mask_rate
     run = Run(
         objective=objective,
         optimizers=build_optimizers(config.optimizer, objective, config.training.steps),
-        batches=Shapes(rows, length, slots_of(rate, length), method.pairs),
+        batches=Shapes(rows, length, slots_of(rate, length), pairs),
         mesh=mesh,
         evaluate=lambda params, frozen: {},
         goal=method.goal,
@@ -130,7 +131,7 @@ def needed(job: Job, run: Run, chunks: int) -> dict[str, float]:
     weights = 4 * count_parameters(shapes)
     table = 4 * shapes["backbone"]["embeddings"]["word"]["embedding"].size
     width = BackboneConfig(VOCABULARY).hidden_size
-    vectors = 4 * run.batches.batch_size * width if METHODS[job.method].pairs else 0
+    vectors = 4 * run.batches.batch_size * width if METHODS[job.method].feed is PAIRS else 0
     passes = 2 if chunks == 1 else 3 * chunks  # over the layers: cached ones encode twice
     if job.layout == "data":
         return {

@@ -1,4 +1,4 @@
-"""From a configuration to a run: corpus, encoder, objective, optimizers, evaluations."""
+"""From a configuration to a run: data, encoder, objective, optimizers, evaluations."""
 
 import dataclasses
 import logging
@@ -10,18 +10,15 @@ from jax.sharding import Mesh
 
 from condenser_jax.chunking import check_chunk, in_chunks
 from condenser_jax.config import ModelConfig, RunComputeConfig, RunConfig
-from condenser_jax.corpus import Corpus, prepare_corpus, tokenizer_of, train_batches
-from condenser_jax.data.batches import check_even
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError, choose
-from condenser_jax.heldout import heldout_evaluation
+from condenser_jax.feeds.base import Material
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.load import Checkpoint, check_vocabulary
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import MAX_ATTENTION_LENGTH, MAX_HEADS
 from condenser_jax.objectives.base import check_accumulation
-from condenser_jax.training.flops import train_flops_per_token
 from condenser_jax.training.loop import Run
 from condenser_jax.training.optimizers import build_optimizers
 from condenser_jax.training.sharding import check_batch, make_mesh
@@ -41,7 +38,7 @@ class Built(NamedTuple):
     """A run, and what its work directory and its export need to know besides."""
 
     run: Run
-    corpus: Corpus
+    material: Material
     backbone: BackboneConfig
     card: EncoderCard
     notes: list[str]  # where weights came from
@@ -53,43 +50,37 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
     Devices of a topology that is not there will do: a run touches them when it is started or
     evaluated. Raises UserError for what does not fit.
     """
-    training = config.training
+    training, method = config.training, METHODS[config.objective.name]
+    feed = method.feed
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     check_batch(training.batch_size, mesh, training.accumulate)
     check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
     _check_values(config)
-    method = METHODS[config.objective.name]
+    feed.check(config)
     check_chunk(config.compute.chunk_size, training.batch_size, mesh)
-    if method.pairs:
-        check_even(training.batch_size)
     checkpoint = initial_checkpoint(config.model.init)
-    corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
-    backbone = backbone_config(config, corpus, checkpoint)
+    material = feed.open(config)
+    backbone = backbone_config(config, material, checkpoint)
     compute = compute_config(config.compute, mesh)
     objective = method.build(backbone, compute, config.objective)
     check_accumulation(objective, training.accumulate)
     loaded, notes = initial_groups(objective, checkpoint, config)
-    if "mlm_head" not in loaded and config.model.unigram_bias:
-        objective = start_at_unigram(objective, corpus.unigram)
-    batches = train_batches(corpus, config.data, training.batch_size, config.seed, method.pairs)
+    if config.model.unigram_bias and "mlm_head" not in loaded and material.unigram is not None:
+        objective = start_at_unigram(objective, material.unigram)
     run = Run(
         objective=objective,
         optimizers=build_optimizers(config.optimizer, objective, training.steps),
-        batches=batches,
+        batches=material.batches(),
         mesh=mesh,
         seed=config.seed,
         steps=training.steps,
         log_every=training.log_every,
         eval_every=training.eval_every,
         save_every=training.save_every,
-        evaluate=heldout_evaluation(
-            corpus, objective, method.goal, mesh, config.data, config.evaluation, config.seed
-        ),
+        evaluate=material.evaluation(objective, method.goal, mesh),
         goal=method.goal,
-        tokens_per_step=training.batch_size * config.data.max_length,
-        flops_per_token=train_flops_per_token(
-            backbone, config.objective, config.data.max_length, config.data.mask_rate
-        ),
+        tokens_per_step=feed.tokens_per_step(config),
+        flops_per_token=method.flops(backbone, config),
         clip_norm=config.optimizer.clip_norm,
         accumulate=training.accumulate,
         threads=training.threads,
@@ -102,23 +93,21 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
             backbone, dataclasses.replace(compute, chunk_rows=rows), config.objective
         ),
     )
-    if method.pairs:
-        negatives = training.batch_size - 2
-        notes.append(f"contrast: {negatives:,} negatives of each span, from the whole batch")
-    return Built(run, corpus, backbone, encoder_card(config, corpus), notes)
+    card = feed.card(config, tokenizer_hash(material.tokenizer_directory))
+    return Built(run, material, backbone, card, [*notes, *feed.describe(config)])
 
 
 def backbone_config(
-    config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None
+    config: RunConfig, material: Material, checkpoint: Checkpoint | None
 ) -> BackboneConfig:
     """The architecture: the checkpoint's, or from scratch the configuration's."""
     model = config.model
     if checkpoint:
-        check_vocabulary(checkpoint.config, corpus.tokenizer)
-        warn_of_another_tokenizer(checkpoint, corpus)
+        check_vocabulary(checkpoint.config, material.tokenizer)
+        warn_of_another_tokenizer(checkpoint, material)
         backbone = checkpoint.config
     else:
-        backbone = backbone_from_scratch(model, corpus)
+        backbone = backbone_from_scratch(model, material)
     rates = {
         name: getattr(model, name)
         for name in ("hidden_dropout", "attention_dropout")
@@ -127,21 +116,22 @@ def backbone_config(
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise UserError(f"model.{name} is {rate}; expected a share of at least 0 and under 1.")
-    if config.data.max_length > backbone.max_length:
+    longest = METHODS[config.objective.name].feed.longest(config)
+    if longest > backbone.max_length:
         raise UserError(
-            f"data.max_length {config.data.max_length} is longer than the "
+            f"data.max_length {longest} is longer than the "
             f"{backbone.max_length} positions of the encoder; use {backbone.max_length} or less."
         )
-    if backbone.num_heads > MAX_HEADS or config.data.max_length > MAX_ATTENTION_LENGTH:
+    if backbone.num_heads > MAX_HEADS or longest > MAX_ATTENTION_LENGTH:
         raise UserError(
-            f"{backbone.num_heads} heads at data.max_length {config.data.max_length}: dropout "
+            f"{backbone.num_heads} heads at data.max_length {longest}: dropout "
             f"counts at most {MAX_HEADS} heads and {MAX_ATTENTION_LENGTH} positions apart."
         )
     return dataclasses.replace(backbone, **rates)
 
 
-def backbone_from_scratch(model: ModelConfig, corpus: Corpus) -> BackboneConfig:
-    """The architecture that the section `model` describes, with the corpus' vocabulary."""
+def backbone_from_scratch(model: ModelConfig, material: Material) -> BackboneConfig:
+    """The architecture that the section `model` describes, with the vocabulary of its data."""
     choose("model.model_type", model.model_type, MODEL_TYPES)
     for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions"):
         if getattr(model, name) < 1:
@@ -152,9 +142,9 @@ def backbone_from_scratch(model: ModelConfig, corpus: Corpus) -> BackboneConfig:
             f"{model.num_heads}; choose a multiple of it."
         )
     roberta = model.model_type == "roberta"
-    pad_id = corpus.vocabulary.pad_id
+    pad_id = material.vocabulary.pad_id
     return BackboneConfig(
-        vocab_size=corpus.vocabulary.size,
+        vocab_size=material.vocabulary.size,
         model_type=model.model_type,
         hidden_size=model.hidden_size,
         num_layers=model.num_layers,
@@ -181,22 +171,9 @@ def compute_config(config: RunComputeConfig, mesh: Mesh) -> ComputeConfig:
     )
 
 
-def encoder_card(config: RunConfig, corpus: Corpus) -> EncoderCard:
-    """How texts become vectors with this encoder: the late CLS, of unit length if cosines of it
-    were contrasted.
-    """
-    return EncoderCard(
-        normalize=getattr(config.objective, "similarity", "dot") == "cosine",
-        query_max_length=config.data.max_length,
-        passage_max_length=config.data.max_length,
-        tokenizer_hash=tokenizer_hash(corpus.tokenizer_directory),
-        has_trained_mlm_head=getattr(config.objective, "late_mlm", True),
-    )
-
-
 AT_LEAST_ONE = {
     "training": "steps batch_size accumulate log_every eval_every save_every keep threads".split(),
-    "evaluation": "spans documents batch_size".split(),
+    "evaluation": ["batch_size"],
 }
 
 
@@ -206,15 +183,6 @@ def _check_values(config: RunConfig) -> None:
             value = getattr(getattr(config, section), name)
             if value < 1:
                 raise UserError(f"{section}.{name} is {value}; expected at least 1.")
-    if METHODS[config.objective.name].pairs and config.evaluation.documents < 2:
-        raise UserError(
-            f"evaluation.documents is {config.evaluation.documents}; expected at least 2, among "
-            "which a span's other span is searched."
-        )
-    if not 0 < config.data.mask_rate < 1:
-        raise UserError(
-            f"data.mask_rate is {config.data.mask_rate}; expected a share between 0 and 1."
-        )
     if not config.optimizer.learning_rate > 0:
         raise UserError(
             f"optimizer.learning_rate is {config.optimizer.learning_rate}; expected above 0."

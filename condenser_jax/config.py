@@ -9,41 +9,13 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from condenser_jax.errors import UserError, choose
 from condenser_jax.training.optimizers import OptimizerConfig
 
 Section = TypeVar("Section")
 MAX_SEED = 2**32
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """What is trained on, and how it is cut and masked."""
-
-    source: str = "docstrings:"  # "kind:where", or a mixture "0.8 kind:where + 0.2 kind:where"
-    directory: str = ""  # where prepared data is kept; "": the cache directory
-    tokenizer: str = (
-        ""  # directory or hub id; "": that of model.init, else one trained on the source
-    )
-    vocab_size: int = 8192  # of a tokenizer trained here
-    recipe: str = "sentences"  # sentences, sentence_groups, paragraphs or fixed (docs/data.md)
-    max_length: int = 128  # tokens of a row, [CLS] and [SEP] included
-    short_probability: float = (
-        0.1  # share of blocks with a random shorter length (recipe sentences)
-    )
-    sentences_per_span: int = 3  # recipe sentence_groups
-    min_tokens: int = 6  # shorter spans are dropped
-    heldout_share: float = 0.02  # of the groups (packages' modules, documents) held out
-    mask_rate: float = 0.15  # of a row's tokens
-    text_layout: str = (
-        "lines"  # text: one document per line, or "paragraphs" separated by blank lines
-    )
-    text_field: str = "text"  # jsonl, parquet, hf, tfds: the field that holds the text
-    split: str = "train"  # hf, tfds: which split is read
-    bad_share: float = 0.01  # share of broken records above which they are fatal
-    workers: int | None = None  # processes that prepare; None: one per core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,62 +79,60 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """What is measured on held-out documents."""
-
-    spans: int = 1024  # spans for the masked-LM loss
-    documents: int = 1000  # documents among which a span's other span is searched
-    batch_size: int = 128
-
-
-@dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """A whole run. `objective` is the dataclass of the method that `objective.name` names."""
+    """A whole run. `objective`, `data` and `evaluation` are dataclasses of the method that
+    `objective.name` names.
+    """
 
     seed: int
-    data: DataConfig
+    data: Any
     model: ModelConfig
     compute: RunComputeConfig
     mesh: MeshConfig
     objective: Any
     optimizer: OptimizerConfig
     training: TrainingConfig
-    evaluation: EvaluationConfig
+    evaluation: Any
 
 
-SECTIONS: dict[str, type] = {
-    "data": DataConfig,
+class OfMethod(NamedTuple):
+    """The dataclasses of the sections that differ from method to method."""
+
+    objective: type
+    data: type
+    evaluation: type
+
+
+SECTIONS: dict[str, type] = {  # of every method
     "model": ModelConfig,
     "compute": RunComputeConfig,
     "mesh": MeshConfig,
     "optimizer": OptimizerConfig,
     "training": TrainingConfig,
-    "evaluation": EvaluationConfig,
 }
 
 
-def read_config(config: Mapping[str, Any], objectives: Mapping[str, type]) -> RunConfig:
+def read_config(config: Mapping[str, Any], methods: Mapping[str, OfMethod]) -> RunConfig:
     """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it.
 
-    `objectives` maps the names of methods to their dataclasses. Raises UserError for unknown keys,
-    wrong types and unknown methods.
+    `methods` maps the names of methods to their sections. Raises UserError for unknown keys, wrong
+    types and unknown methods.
     """
-    known = {*SECTIONS, "objective", "seed"}
+    known = {*SECTIONS, *OfMethod._fields, "seed"}
     for key in config:
         choose("configuration key", key, known)
-    sections: dict[str, Any] = {
-        name: read_section(section, config.get(name, {}), name)
-        for name, section in SECTIONS.items()
-    }
     options = config.get("objective", {})
     if "name" not in options:
-        raise UserError(f"objective.name is missing; known: {', '.join(sorted(objectives))}")
-    method = objectives[choose("objective", options["name"], objectives)]
-    objective: Any = read_section(method, options, "objective")
+        raise UserError(f"objective.name is missing; known: {', '.join(sorted(methods))}")
+    method = methods[choose("objective", options["name"], methods)]
+    sections: dict[str, Any] = {
+        name: read_section(section, config.get(name, {}), name)
+        for name, section in (SECTIONS | method._asdict()).items()
+    }
     seed = _checked(config.get("seed", 0), int, "seed")
     if not 0 <= seed < MAX_SEED:
         raise UserError(f"seed is {seed}; expected 0 to {MAX_SEED - 1}.")
-    return RunConfig(seed=seed, objective=objective, **sections)
+    return RunConfig(seed=seed, **sections)
 
 
 def read_section(section: type[Section], values: Mapping[str, Any], name: str) -> Section:

@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from condenser_jax.corpus import prepare_config, prepare_corpus, tokenizer_of
 from condenser_jax.data.prepare import prepared_directories
 from condenser_jax.data.store import Prepared
 from condenser_jax.encoder_source import read_source
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.contract import Encoder
+from condenser_jax.feeds.corpus import DataConfig, prepare_config, prepare_corpus, tokenizer_of
 from condenser_jax.finished import Finished
 
 
@@ -33,13 +33,14 @@ def read_encoder(path: str, name: str) -> Encoder:
     """Reads the last checkpoint of a work directory, or a checkpoint of Hugging Face's."""
     source = read_source(path)
     run = source.run
+    has_spans = run is not None and isinstance(run.config.data, DataConfig)
     return Encoder(
         name,
         path,
         source.config,
         source.params["backbone"],
         source.tokenizer,
-        (lambda: _prepared_data(run)) if run else None,
+        (lambda: _prepared_data(run)) if run and has_spans else None,
     )
 
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from condenser_jax.config import RunConfig, read_config
+from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import EncoderCard, read_card
 from condenser_jax.hf.export import export
 from condenser_jax.hf.model_card import Facts
-from condenser_jax.methods import METHODS
+from condenser_jax.methods import METHODS, configure
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Objective
 from condenser_jax.training.saved import Saved
@@ -41,8 +41,7 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
     workdir = existing_workdir(path)
     if not workdir.is_started:
         raise UserError(f"{path} has no checkpoint yet; let its run go on until it saves one")
-    options = {name: method.options for name, method in METHODS.items()}
-    config = read_config(read_config_json(workdir), options)
+    config = configure(read_config_json(workdir))
     facts = read_facts(workdir)
     backbone = BackboneConfig(**facts["backbone"])
     method = METHODS[config.objective.name]
@@ -85,19 +84,16 @@ def export_run(path: str | Path, output: str | Path, step: str, licence: str = "
 def model_facts(run: Finished, licence: str) -> Facts:
     """What the model card says: data, training, figures, versions."""
     training, optimizer = run.config.training, run.config.optimizer
-    data: dict[str, Any] = {}
-    for card in run.facts["data"]:
-        train = card["splits"]["train"]
-        data[card["spec"]] = f"{train['documents']:,} documents, {train['tokens']:,} tokens"
+    tokens = METHODS[run.config.objective.name].feed.tokens_per_step(run.config)
     history = run.record.get("history", {})
     return Facts(
         objective=run.config.objective.name,
         initial_weights=run.config.model.init or "random",
         licence=licence,
-        data=data,
+        data={card["spec"]: _summary(card) for card in run.facts["data"]},
         training={
             "steps": f"{run.step:,} of {training.steps:,}",
-            "batch": f"{training.batch_size} x {run.config.data.max_length} tokens",
+            "batch": f"{training.batch_size} rows, {tokens:,} tokens",
             "learning rate": optimizer.learning_rate,
             "weight decay": optimizer.weight_decay,
             "seed": run.config.seed,
@@ -108,6 +104,14 @@ def model_facts(run: Finished, licence: str) -> Facts:
         },
         versions=run.facts["versions"],
     )
+
+
+def _summary(card: dict[str, Any]) -> str:
+    """What there is to learn from in a source."""
+    if "splits" not in card:
+        return card["summary"]
+    train = card["splits"]["train"]
+    return f"{train['documents']:,} documents, {train['tokens']:,} tokens"
 
 
 def read_facts(workdir: Workdir) -> dict[str, Any]:

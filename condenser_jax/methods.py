@@ -1,13 +1,17 @@
-"""The methods that can be trained: name -> its options and its objective. A new method is a file
-and a row.
+"""The methods that can be trained: name -> its options, its objective, what it learns from. A new
+method is a file in `objectives`, a row here, and a feed if it learns from data of a new kind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from condenser_jax.config import OfMethod, RunConfig, read_config
+from condenser_jax.feeds.base import Feed
+from condenser_jax.feeds.spans import PAIRS, SPANS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives import cocondenser, condenser, mlm
 from condenser_jax.objectives.base import Goal, Objective
+from condenser_jax.training.flops import train_flops_per_token
 
 
 class Method(NamedTuple):
@@ -16,16 +20,39 @@ class Method(NamedTuple):
     options: type  # the dataclass of the configuration's section `objective`
     build: Callable[[BackboneConfig, ComputeConfig, Any], Objective]
     goal: Goal
-    pairs: bool = False  # trains on two spans of each document, else on spans
+    feed: Feed
+    flops: Callable[[BackboneConfig, RunConfig], float]  # of a step, per token of its batch
+
+
+def pretraining_flops(backbone: BackboneConfig, config: RunConfig) -> float:
+    """Operations per token of a step on masked spans."""
+    data = config.data
+    return train_flops_per_token(backbone, config.objective, data.max_length, data.mask_rate)
 
 
 METHODS: dict[str, Method] = {
-    "mlm": Method(mlm.MlmConfig, mlm.build, Goal("heldout/late_loss")),
-    "condenser": Method(condenser.CondenserConfig, condenser.build, Goal("heldout/head_loss")),
+    "mlm": Method(mlm.MlmConfig, mlm.build, Goal("heldout/late_loss"), SPANS, pretraining_flops),
+    "condenser": Method(
+        condenser.CondenserConfig,
+        condenser.build,
+        Goal("heldout/head_loss"),
+        SPANS,
+        pretraining_flops,
+    ),
     "cocondenser": Method(
         cocondenser.CoCondenserConfig,
         cocondenser.build,
         Goal("heldout/span_retrieval_mrr", lower_is_better=False),
-        pairs=True,
+        PAIRS,
+        pretraining_flops,
     ),
 }
+
+
+def configure(values: Mapping[str, Any]) -> RunConfig:
+    """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it; see `read_config`."""
+    sections = {
+        name: OfMethod(method.options, method.feed.data, method.feed.evaluation)
+        for name, method in METHODS.items()
+    }
+    return read_config(values, sections)

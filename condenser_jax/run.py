@@ -14,9 +14,9 @@ from condenser_jax import cluster
 from condenser_jax.build import Built, build, versions
 from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError
-from condenser_jax.evaluation.span_retrieval import FEWER
 from condenser_jax.finished import read_facts
 from condenser_jax.hf.card import write_card
+from condenser_jax.methods import METHODS
 from condenser_jax.objectives.base import Goal
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.dry_run import describe_run, dry_run
@@ -71,7 +71,7 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
     check_workdir(path, stored)
     built = build(config)
     remedy = "all must read the same files, with the same versions of packages"
-    cluster.check_same("the prepared data", built.corpus.hashes, remedy)
+    cluster.check_same("the prepared data", built.material.hashes, remedy)
     with _shared_workdir(path, stored, built) as workdir:
         return workdir, _run(config, built, workdir, stored, began)
 
@@ -82,7 +82,7 @@ def _shared_workdir(path: str | Path, stored: dict[str, Any], built: Built) -> I
     workdir = Workdir(Path(path))
     with contextlib.ExitStack() as stack:
         if cluster.is_first():
-            open_workdir(path, stored, built.corpus.hashes)
+            open_workdir(path, stored, built.material.hashes)
             stack.enter_context(held(workdir))
             _write_companions(workdir, built)
         cluster.wait_for_all("work directory")
@@ -166,7 +166,7 @@ def _write_companions(workdir: Workdir, built: Built) -> None:
         for old in (half, workdir.tokenizer):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(old)
-        shutil.copytree(built.corpus.tokenizer_directory, half)
+        shutil.copytree(built.material.tokenizer_directory, half)
         half.rename(workdir.tokenizer)
     write_card(built.card, workdir.card)
     weights = [note for note in built.notes if note.startswith("weights: ")]
@@ -176,13 +176,15 @@ def _write_companions(workdir: Workdir, built: Built) -> None:
     facts = {
         "backbone": dataclasses.asdict(built.backbone),
         "weights": weights,
-        "data": [prepared.card for prepared, _ in built.corpus.sources],
+        "data": built.material.cards,
         "versions": versions(),
     }
     write_json(workdir.facts, facts)
 
 
-def closing_words(workdir: Workdir, history: dict[str, Any], seconds: float) -> str:
+def closing_words(
+    config: RunConfig, workdir: Workdir, history: dict[str, Any], seconds: float
+) -> str:
     """What a finished run tells its user: the figures before and after, and where to go next."""
     before, after = history["first"], history["last"]
     rows = [f"{'held out':<36}{'before':>10}{'after':>10}"]
@@ -191,25 +193,11 @@ def closing_words(workdir: Workdir, history: dict[str, Any], seconds: float) -> 
         for name, value in after.items()
         if "cls_entropy" not in name  # one for each layer
     ]
-    state = "head" if "heldout/head_loss" in after else "late"
-    loss, unigram = after[f"heldout/{state}_loss"], after["heldout/unigram"]
     rows += [
         "",
-        f"{state} MLM loss {loss:.3f} nats: {unigram - loss:.2f} under the training unigram's "
-        f"{unigram:.3f} on the very same masked held-out tokens",
-        *_span_retrieval(before, after),
+        *METHODS[config.objective.name].feed.closing(before, after),
         f"finished in {duration(seconds)}; work directory: {workdir.root}; curves: "
         f"{workdir.root}/health.png",
         f"export: python launch/export.py --workdir={workdir.root} --output={workdir.root}-export",
     ]
     return "\n".join(rows)
-
-
-def _span_retrieval(before: dict[str, float], after: dict[str, float]) -> Iterator[str]:
-    """One line on text vectors, where so many documents are held out."""
-    figure = f"heldout/span_retrieval@1_among_{FEWER}"
-    if figure in after:
-        yield (
-            f"a document's other span is the nearest of {FEWER}: {before[figure]:.1%} before, "
-            f"{after[figure]:.1%} after"
-        )

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from condenser_jax.config import RunConfig
-from condenser_jax.corpus import Corpus
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import log_unigram
+from condenser_jax.feeds.base import Material
 from condenser_jax.finished import read_run
 from condenser_jax.hf.load import Checkpoint, load_checkpoint
 from condenser_jax.objectives.base import Objective
@@ -97,9 +97,9 @@ def start_at_unigram(objective: Objective, unigram: np.ndarray) -> Objective:
     return dataclasses.replace(objective, init=init)
 
 
-def warn_of_another_tokenizer(checkpoint: Checkpoint, corpus: Corpus) -> None:
+def warn_of_another_tokenizer(checkpoint: Checkpoint, material: Material) -> None:
     own = checkpoint.tokenizer_path
-    if own and tokenizer_hash(own) != tokenizer_hash(corpus.tokenizer_directory):
+    if own and tokenizer_hash(own) != tokenizer_hash(material.tokenizer_directory):
         log.warning(
             "THE TOKENIZER IS NOT THAT OF THE CHECKPOINT (%s): its ids mean other words to these "
             "weights; leave data.tokenizer empty to use the checkpoint's own.",

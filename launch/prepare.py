@@ -17,13 +17,17 @@ CONFIG = command.config_flag()
 
 def main() -> None:
     """Prepares every source of the configuration and reports on each."""
-    from condenser_jax.config import read_config
-    from condenser_jax.corpus import prepare_corpus, tokenizer_of
     from condenser_jax.data.report import report
-    from condenser_jax.methods import METHODS
+    from condenser_jax.errors import UserError
+    from condenser_jax.feeds.corpus import DataConfig, prepare_corpus, tokenizer_of
+    from condenser_jax.methods import configure
 
-    options = {name: method.options for name, method in METHODS.items()}
-    config = read_config(CONFIG.value.to_dict(), options)
+    config = configure(CONFIG.value.to_dict())
+    if not isinstance(config.data, DataConfig):
+        raise UserError(
+            f"{config.objective.name} does not learn from spans, so there is nothing to prepare; "
+            "start launch/train.py"
+        )
     corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
     for prepared, weight in corpus.sources:
         print(f"\n{report(prepared.card)}\n\nweight {weight:g}, prepared in {prepared.directory}")

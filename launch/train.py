@@ -39,14 +39,12 @@ def main() -> None:
     command.join_group(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, HEARTBEAT.value)
     from condenser_jax import run
     from condenser_jax.cluster import is_first
-    from condenser_jax.config import read_config
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import UserError
-    from condenser_jax.methods import METHODS
+    from condenser_jax.methods import configure
 
     enable_compilation_cache()
-    options = {name: method.options for name, method in METHODS.items()}
-    config = read_config(CONFIG.value.to_dict(), options)
+    config = configure(CONFIG.value.to_dict())
     if DRY_RUN.value:
         run.print_dry_run(config, TOPOLOGY.value)
         return
@@ -54,7 +52,7 @@ def main() -> None:
         raise UserError(f"--topology={TOPOLOGY.value} can only be compiled for; add --dry_run")
     workdir, history = run.train(config, WORKDIR.value or command.default_workdir(), BEGAN)
     if is_first():
-        print(run.closing_words(workdir, history, time.time() - BEGAN))
+        print(run.closing_words(config, workdir, history, time.time() - BEGAN))
 
 
 if __name__ == "__main__":

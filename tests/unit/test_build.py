@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 
 from condenser_jax.build import build
-from condenser_jax.config import read_config
 from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import log_unigram
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.export import export
 from condenser_jax.hf.model_card import Facts
-from condenser_jax.methods import METHODS
+from condenser_jax.methods import configure
 
-OPTIONS = {name: method.options for name, method in METHODS.items()}
 WORDS = "the small encoder reads a long text and learns which words were masked in it".split()
 
 
@@ -56,7 +54,7 @@ def config(corpus):
         }
         for name, changes in sections.items():
             values.setdefault(name, {}).update(changes)
-        return read_config(values, OPTIONS)
+        return configure(values)
 
     return make
 
@@ -72,7 +70,7 @@ def exported(built, tmp_path_factory):
     params = jax.tree.map(np.asarray, built.run.initial_state().params)
     output = tmp_path_factory.mktemp("models") / "untrained"
     card = EncoderCard(query_max_length=16, passage_max_length=16)
-    tokenizer = built.corpus.tokenizer_directory
+    tokenizer = built.material.tokenizer_directory
     export(params, built.backbone, tokenizer, output, card, Facts(objective="condenser"))
     return output
 
@@ -85,7 +83,7 @@ def test_a_built_run_evaluates_beside_the_unigram(built):
 
 def test_the_mlm_bias_is_born_at_the_log_unigram(built):
     bias = np.asarray(built.run.initial_state().params["mlm_head"]["bias"])
-    expected = log_unigram(built.corpus.unigram)
+    expected = log_unigram(built.material.unigram)
     np.testing.assert_allclose(bias[: len(expected)], expected, rtol=1e-6)
     assert not bias[len(expected) :].any()
 
@@ -180,7 +178,7 @@ def test_a_fresh_mlm_head_on_a_trained_backbone_is_named_and_born_at_the_unigram
     built = build(config(model={"init": str(exported)}, objective={"name": "mlm"}))
     assert "weights: mlm_head random" in built.notes
     bias = np.asarray(built.run.initial_state().params["mlm_head"]["bias"])
-    expected = log_unigram(built.corpus.unigram)
+    expected = log_unigram(built.material.unigram)
     np.testing.assert_allclose(bias[: len(expected)], expected, rtol=1e-6)
 
 

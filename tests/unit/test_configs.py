@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from condenser_jax.config import SECTIONS, read_config
+from condenser_jax.config import SECTIONS
 from condenser_jax.errors import UserError
-from condenser_jax.methods import METHODS
+from condenser_jax.methods import METHODS, configure
 from configs.common import VARIANTS
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = {name: method.options for name, method in METHODS.items()}
 FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
 PAGE = ROOT / "docs" / "configuration.md"
 
@@ -40,14 +39,14 @@ def flat(config):
 def refusal(config):
     """The text with which `read_config` refuses."""
     with pytest.raises(UserError) as error:
-        read_config(config, OPTIONS)
+        configure(config)
     return str(error.value)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_variant_of_every_config_loads(file, variant):
-    config = read_config(load(file.stem, variant), OPTIONS)
+    config = configure(load(file.stem, variant))
     assert config.objective.name == file.stem
     assert config.data.max_length <= config.model.max_positions
 
@@ -62,7 +61,7 @@ def test_the_header_of_a_config_has_the_command_of_every_variant(file):
 
 
 def test_a_smoke_run_is_smaller_than_the_default_and_the_papers_run_is_larger():
-    small, default, large = (read_config(load(variant=v), OPTIONS) for v in ("smoke", "", "paper"))
+    small, default, large = (configure(load(variant=v)) for v in ("smoke", "", "paper"))
     sizes = [
         c.training.steps * c.training.batch_size * c.data.max_length
         for c in (small, default, large)
@@ -77,9 +76,9 @@ def test_mlm_and_condenser_differ_in_their_objective_alone():
 
 
 def test_a_work_directory_s_config_is_read_back_unchanged():
-    config = read_config(load() | {"seed": 3}, OPTIONS)
+    config = configure(load() | {"seed": 3})
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert read_config(stored, OPTIONS) == config
+    assert configure(stored) == config
 
 
 def test_an_unknown_variant_names_the_nearest():
@@ -148,7 +147,7 @@ def test_whole_numbers_stand_for_floats_and_lists_for_tuples():
     config = load()
     config["optimizer"]["learning_rate"] = 1
     config["training"]["profile"] = [10, 12]
-    read = read_config(config, OPTIONS)
+    read = configure(config)
     assert read.optimizer.learning_rate == 1.0 and isinstance(read.optimizer.learning_rate, float)
     assert read.training.profile == (10, 12)
 
@@ -165,7 +164,7 @@ def documented():
 
 def values_of(name):
     """{key: (value of the default, of `:paper`)} of a configuration, as the page writes them."""
-    default, paper = (flat(read_config(load(name, v), OPTIONS)) for v in ("", "paper"))
+    default, paper = (flat(configure(load(name, v))) for v in ("", "paper"))
     return {key: (f"`{default[key]!r}`", f"`{paper[key]!r}`") for key in default}
 
 
@@ -180,7 +179,7 @@ def test_what_cocondenser_sets_otherwise_is_explained_with_its_values():
 
 
 def test_every_method_s_keys_are_explained():
-    names = {field.name for options in OPTIONS.values() for field in dataclasses.fields(options)}
+    names = {f.name for method in METHODS.values() for f in dataclasses.fields(method.options)}
     condenser, cocondenser = documented()
     assert {f"objective.{name}" for name in names} <= set(condenser | cocondenser)
 
@@ -215,9 +214,11 @@ def test_every_field_of_a_config_has_a_comment_beside_it(file):
 
 def test_every_key_can_be_overridden_on_the_command_line():
     """A locked ConfigDict refuses keys that its file does not state, so the file states all."""
+    feed = METHODS["condenser"].feed
+    of_feed = {"data": feed.data, "evaluation": feed.evaluation}
     known = {
         f"{section}.{f.name}"
-        for section, kind in SECTIONS.items()
+        for section, kind in (SECTIONS | of_feed).items()
         for f in dataclasses.fields(kind)
     }
     stated = {

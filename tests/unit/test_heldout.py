@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from condenser_jax.config import DataConfig, EvaluationConfig
-from condenser_jax.corpus import Corpus
 from condenser_jax.errors import UserError
-from condenser_jax.heldout import draw_sample, heldout_evaluation
+from condenser_jax.feeds.corpus import Corpus, DataConfig
+from condenser_jax.feeds.heldout import EvaluationConfig, draw_sample, heldout_evaluation
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.objectives import mlm
 from condenser_jax.objectives.base import Goal

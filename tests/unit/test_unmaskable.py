@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from condenser_jax.config import DataConfig
-from condenser_jax.corpus import prepare_corpus
 from condenser_jax.data.tokenization import train_wordpiece
 from condenser_jax.data.unmaskable import unmaskable_share
+from condenser_jax.feeds.corpus import DataConfig, prepare_corpus
 from tests.memory_spans import VOCABULARY, MemorySpans
 
 ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}

@@ -7,16 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from condenser_jax.build import build, encoder_card
-from condenser_jax.config import read_config
+from condenser_jax.build import build
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
-from condenser_jax.methods import METHODS
+from condenser_jax.feeds.spans import PAIRS
+from condenser_jax.methods import configure
 from condenser_jax.run import _write_companions
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.workdir import open_workdir
 
-OPTIONS = {name: method.options for name, method in METHODS.items()}
 WORDS = "a condenser reads spans of documents and tells which of them belong together".split()
 
 
@@ -49,7 +48,7 @@ def config(tmp_path_factory):
         }
         for name, changes in sections.items():
             values.setdefault(name, {}).update(changes)
-        return read_config(values, OPTIONS)
+        return configure(values)
 
     return make
 
@@ -59,7 +58,7 @@ def start_run(config, path, saves):
     that are added to all of them.
     """
     built = build(config)
-    workdir = open_workdir(path, dataclasses.asdict(config), built.corpus.hashes)
+    workdir = open_workdir(path, dataclasses.asdict(config), built.material.hashes)
     _write_companions(workdir, built)
     initial = built.run.initial_state()
     with Checkpoints(workdir.checkpoints, keep=9) as checkpoints:
@@ -105,7 +104,7 @@ def test_the_encoder_s_sizes_are_those_of_the_work_directory(warm):
 
 
 def test_the_tokenizer_is_that_of_the_work_directory(warm, condenser, warnings, config):
-    used = warm.corpus.tokenizer_directory
+    used = warm.material.tokenizer_directory
     assert tokenizer_hash(used) == tokenizer_hash(condenser[0] / "tokenizer")
     build(config("cocondenser", model={"init": str(condenser[0])}, data={"vocab_size": 100}))
     assert warnings() == ""
@@ -141,10 +140,10 @@ def test_a_work_directory_without_a_checkpoint_is_refused(config, tmp_path):
 
 @pytest.mark.parametrize("similarity, unit_length", [("dot", False), ("cosine", True)])
 def test_vectors_that_were_contrasted_by_cosine_are_exported_with_unit_length(
-    warm, config, similarity, unit_length
+    config, similarity, unit_length
 ):
     changed = config("cocondenser", objective={"similarity": similarity})
-    assert encoder_card(changed, warm.corpus).normalize == unit_length
+    assert PAIRS.card(changed, "").normalize == unit_length
 
 
 def test_documents_without_two_spans_are_left_out_and_told(config, caplog, monkeypatch):

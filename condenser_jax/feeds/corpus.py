@@ -1,5 +1,6 @@
 """What a run reads: its prepared sources, their tokenizer and the batches."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from condenser_jax.config import DataConfig, RunConfig
+from condenser_jax.config import RunConfig
 from condenser_jax.data.batches import Batches, PairBatches, SpanBatches
 from condenser_jax.data.documents import SourceOptions
 from condenser_jax.data.mixture import parse_mixture
@@ -23,6 +24,34 @@ from condenser_jax.hf.load import find_directory, tokenizer_path
 from condenser_jax.training.workdir import Workdir, is_workdir
 
 log = logging.getLogger("condenser_jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is trained on, and how it is cut and masked."""
+
+    source: str = "docstrings:"  # "kind:where", or a mixture "0.8 kind:where + 0.2 kind:where"
+    directory: str = ""  # where prepared data is kept; "": the cache directory
+    tokenizer: str = (
+        ""  # directory or hub id; "": that of model.init, else one trained on the source
+    )
+    vocab_size: int = 8192  # of a tokenizer trained here
+    recipe: str = "sentences"  # sentences, sentence_groups, paragraphs or fixed (docs/data.md)
+    max_length: int = 128  # tokens of a row, [CLS] and [SEP] included
+    short_probability: float = (
+        0.1  # share of blocks with a random shorter length (recipe sentences)
+    )
+    sentences_per_span: int = 3  # recipe sentence_groups
+    min_tokens: int = 6  # shorter spans are dropped
+    heldout_share: float = 0.02  # of the groups (packages' modules, documents) held out
+    mask_rate: float = 0.15  # of a row's tokens
+    text_layout: str = (
+        "lines"  # text: one document per line, or "paragraphs" separated by blank lines
+    )
+    text_field: str = "text"  # jsonl, parquet, hf, tfds: the field that holds the text
+    split: str = "train"  # hf, tfds: which split is read
+    bad_share: float = 0.01  # share of broken records above which they are fatal
+    workers: int | None = None  # processes that prepare; None: one per core
 
 
 class Corpus(NamedTuple):

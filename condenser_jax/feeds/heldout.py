@@ -1,5 +1,6 @@
 """What a run is evaluated on: the held-out part of its corpus, always the same spans and masks."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable
@@ -8,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.config import DataConfig, EvaluationConfig
-from condenser_jax.corpus import Corpus
 from condenser_jax.data.fixed_batches import fixed_batches, unmasked_batches
 from condenser_jax.data.rows import NumpyBatch
 from condenser_jax.errors import UserError
@@ -18,11 +17,21 @@ from condenser_jax.evaluation.cls_attention import cls_entropy_evaluator
 from condenser_jax.evaluation.masked_lm import masked_lm_evaluator
 from condenser_jax.evaluation.span_retrieval import choose_pairs
 from condenser_jax.evaluation.text_vectors import text_vectors_evaluator
+from condenser_jax.feeds.corpus import Corpus, DataConfig
 from condenser_jax.objectives.base import Goal, Objective
 from condenser_jax.types import Frozen, Params
 
 log = logging.getLogger("condenser_jax")
 ATTENTION_SPANS = 256  # for the CLS's attention: its mean over so many is exact to a percent
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured on held-out documents."""
+
+    spans: int = 1024  # spans for the masked-LM loss
+    documents: int = 1000  # documents among which a span's other span is searched
+    batch_size: int = 128
 
 
 class Sample(NamedTuple):
