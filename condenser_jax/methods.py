@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from condenser_jax.config import OfMethod, RunConfig, read_config
 from condenser_jax.feeds.base import Feed
+from condenser_jax.feeds.ranking import RANKING
 from condenser_jax.feeds.spans import PAIRS, SPANS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
-from condenser_jax.objectives import cocondenser, condenser, mlm
+from condenser_jax.objectives import cocondenser, condenser, mlm, retriever
 from condenser_jax.objectives.base import Goal, Objective
-from condenser_jax.training.flops import train_flops_per_token
+from condenser_jax.training.flops import FORWARD_PASSES, encode_flops, train_flops_per_token
 
 
 class Method(NamedTuple):
@@ -30,6 +31,15 @@ def pretraining_flops(backbone: BackboneConfig, config: RunConfig) -> float:
     return train_flops_per_token(backbone, config.objective, data.max_length, data.mask_rate)
 
 
+def retriever_flops(backbone: BackboneConfig, config: RunConfig) -> float:
+    """Operations per token of a step on queries and their passages."""
+    data, pooling = config.data, config.objective.pooling
+    query = encode_flops(backbone, data.query_length, pooling)
+    passage = encode_flops(backbone, data.passage_length, pooling)
+    tokens = data.query_length + data.group * data.passage_length
+    return FORWARD_PASSES * (query + data.group * passage) / tokens
+
+
 METHODS: dict[str, Method] = {
     "mlm": Method(mlm.MlmConfig, mlm.build, Goal("heldout/late_loss"), SPANS, pretraining_flops),
     "condenser": Method(
@@ -45,6 +55,13 @@ METHODS: dict[str, Method] = {
         Goal("heldout/span_retrieval_mrr", lower_is_better=False),
         PAIRS,
         pretraining_flops,
+    ),
+    "retriever": Method(
+        retriever.RetrieverConfig,
+        retriever.build,
+        Goal("heldout/mrr@10", lower_is_better=False),
+        RANKING,
+        retriever_flops,
     ),
 }
 

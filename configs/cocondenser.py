@@ -30,7 +30,9 @@ leaves its Condenser; name one's own corpus of whole documents:
 
 from ml_collections import ConfigDict
 
-from configs.common import docstrings, paper, smoke
+from configs.common import VARIANTS, docstrings, paper, smoke
+
+__all__ = ["VARIANTS", "get_config"]
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -10,28 +10,10 @@ from condenser_jax.errors import choose
 VARIANTS = ("", "smoke", "paper")
 
 
-def docstrings() -> ConfigDict:
-    """A small encoder from scratch on the documentation of the installed packages."""
+def small_run() -> ConfigDict:
+    """A small encoder from scratch, and how it is trained; whatever it learns from."""
     config = ConfigDict()
     config.seed = 0  # of cuts, masks, order, initial weights and dropout
-
-    config.data = data = ConfigDict()
-    data.source = "docstrings:"  # text: jsonl: parquet: hf: tfds: docstrings: (docs/data.md)
-    data.tokenizer = ""  # directory or hub id; "": that of model.init, else one trained here
-    data.vocab_size = 8192  # of a tokenizer trained here
-    data.recipe = "sentences"  # sentences, sentence_groups, paragraphs or fixed (docs/data.md)
-    data.max_length = 64  # tokens of a row, [CLS] and [SEP] included
-    data.short_probability = 0.1  # share of spans with a random shorter length
-    data.sentences_per_span = 3  # recipe sentence_groups
-    data.min_tokens = 6  # shorter spans are dropped
-    data.heldout_share = 0.1  # of the modules, held out as wholes: 1,000 documents of two spans
-    data.mask_rate = 0.15  # of a row's tokens, whole words
-    data.directory = ""  # where prepared data is kept; "": the cache directory
-    data.text_layout = "lines"  # text: one document per line, or "paragraphs" (blank lines between)
-    data.text_field = "text"  # the field of jsonl, parquet, hf and tfds records
-    data.split = "train"  # of hf and tfds sources
-    data.bad_share = 0.01  # broken records above this share are fatal
-    data.workers = placeholder(int)  # processes that prepare; None: one per core
 
     config.model = model = ConfigDict()
     model.init = ""  # work directory, Hugging Face directory or hub id; "": as the fields below say
@@ -80,6 +62,30 @@ def docstrings() -> ConfigDict:
     training.tensorboard = True  # write its events to the work directory
     training.wandb = ""  # project of Weights & Biases; "": off
     training.profile = ()  # (first, last) step to trace
+    return config
+
+
+def docstrings() -> ConfigDict:
+    """A small run on the documentation of the installed packages."""
+    config = small_run()
+
+    config.data = data = ConfigDict()
+    data.source = "docstrings:"  # text: jsonl: parquet: hf: tfds: docstrings: (docs/data.md)
+    data.tokenizer = ""  # directory or hub id; "": that of model.init, else one trained here
+    data.vocab_size = 8192  # of a tokenizer trained here
+    data.recipe = "sentences"  # sentences, sentence_groups, paragraphs or fixed (docs/data.md)
+    data.max_length = 64  # tokens of a row, [CLS] and [SEP] included
+    data.short_probability = 0.1  # share of spans with a random shorter length
+    data.sentences_per_span = 3  # recipe sentence_groups
+    data.min_tokens = 6  # shorter spans are dropped
+    data.heldout_share = 0.1  # of the modules, held out as wholes: 1,000 documents of two spans
+    data.mask_rate = 0.15  # of a row's tokens, whole words
+    data.directory = ""  # where prepared data is kept; "": the cache directory
+    data.text_layout = "lines"  # text: one document per line, or "paragraphs" (blank lines between)
+    data.text_field = "text"  # the field of jsonl, parquet, hf and tfds records
+    data.split = "train"  # of hf and tfds sources
+    data.bad_share = 0.01  # broken records above this share are fatal
+    data.workers = placeholder(int)  # processes that prepare; None: one per core
 
     config.evaluation = evaluation = ConfigDict()
     evaluation.spans = 1024  # held-out spans for the masked-LM loss

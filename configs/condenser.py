@@ -22,7 +22,9 @@ RTX 2080 Ti. Not yet measured here. One's own corpus and checkpoint:
 
 from ml_collections import ConfigDict
 
-from configs.common import docstrings, paper, smoke
+from configs.common import VARIANTS, docstrings, paper, smoke
+
+__all__ = ["VARIANTS", "get_config"]
 
 
 def get_config(variant: str = "") -> ConfigDict:

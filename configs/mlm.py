@@ -16,7 +16,9 @@ BERT-base on Wikipedia + BookCorpus with the setting of the Condenser paper. Not
 
 from ml_collections import ConfigDict
 
-from configs.common import docstrings, paper, smoke
+from configs.common import VARIANTS, docstrings, paper, smoke
+
+__all__ = ["VARIANTS", "get_config"]
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from condenser_jax.data.hashing import hash_u64
-from condenser_jax.data.rows import NumpyBatch, SpanStore, check_spans, masked, read_windows
+from condenser_jax.data.rows import (
+    NumpyBatch,
+    SpanStore,
+    check_spans,
+    masked,
+    read_beginnings,
+    read_windows,
+)
 from condenser_jax.data.vocabulary import Vocabulary
 
 FIXED = 14  # what a hash is drawn for
@@ -42,6 +49,21 @@ def unmasked_batches(
     """
     rows = _fixed_rows(spans, indices, vocabulary, batch_size, max_length, seed)
     return [{"input_ids": ids, "attention_mask": mask} for ids, mask, _ in rows]
+
+
+def text_batches(
+    texts: SpanStore, vocabulary: Vocabulary, batch_size: int, max_length: int
+) -> list[NumpyBatch]:
+    """Returns all texts in their order as batches to be encoded; the last batch is filled up with
+    the first text.
+    """
+    total = len(texts.offsets) - 1
+    numbers = np.arange(-(-total // batch_size) * batch_size)
+    batches = []
+    for rows in np.where(numbers < total, numbers, 0).reshape(-1, batch_size):
+        ids, attention_mask = read_beginnings(texts, rows, vocabulary, max_length)
+        batches.append({"input_ids": ids, "attention_mask": attention_mask})
+    return batches
 
 
 def _fixed_rows(

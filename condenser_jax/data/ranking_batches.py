@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from condenser_jax.data.hashing import hash_u32, integers_below
-from condenser_jax.data.rows import NumpyBatch, SpanStore
+from condenser_jax.data.rows import NumpyBatch, SpanStore, read_beginnings
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.data.walk import Walk
 from condenser_jax.errors import UserError
@@ -27,6 +27,14 @@ class Lists(NamedTuple):
     def lengths(self, queries: np.ndarray) -> np.ndarray:
         """How many passages each of the queries [B] has."""
         return self.offsets[queries + 1] - self.offsets[queries]
+
+    def of(self, queries: np.ndarray) -> "Lists":
+        """The lists of some queries [B], in their order."""
+        lengths = self.lengths(queries)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[queries] - offsets[:-1], lengths)
+        scores = None if self.scores is None else self.scores[places]
+        return Lists(offsets, self.numbers[places], scores)
 
     def padded(self, queries: np.ndarray) -> np.ndarray:
         """int32 [B, longest]: the lists of the queries, ABSENT at their ends."""
@@ -95,8 +103,12 @@ class RankingBatches:
         stream = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[rows]
         _, epoch, query = self._walk.at(stream)
         chosen, places = self._draw(epoch, query)
-        query_ids, query_mask = self._texts(self.data.queries, query, self.lengths[0])
-        ids, mask = self._texts(self.data.passages, chosen.reshape(-1), self.lengths[1])
+        query_ids, query_mask = read_beginnings(
+            self.data.queries, query, self.vocabulary, self.lengths[0]
+        )
+        ids, mask = read_beginnings(
+            self.data.passages, chosen.reshape(-1), self.vocabulary, self.lengths[1]
+        )
         known = self.data.positives.padded(query)
         positives = np.full((len(query), self._most_positives), ABSENT, np.int32)
         positives[:, : known.shape[1]] = known
@@ -143,18 +155,6 @@ class RankingBatches:
         wanted = np.arange(self.group - 1) % np.maximum(lengths, 1)[:, None]
         places = self.data.negatives.offsets[query, None] + np.take_along_axis(order, wanted, 1)
         return np.where(lengths[:, None] > 0, places, 0)
-
-    def _texts(
-        self, store: SpanStore, numbers: np.ndarray, length: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """[CLS] text [SEP] [PAD]... and the attention mask, int32 [B, length]."""
-        vocabulary = self.vocabulary
-        ids = np.full((len(numbers), length), vocabulary.pad_id, np.int32)
-        ids[:, 1:-1], body = store.gather(numbers, np.zeros_like(numbers), length - 2)
-        ids[:, 0] = vocabulary.cls_id
-        ids[np.arange(len(numbers)), body + 1] = vocabulary.sep_id
-        mask = np.arange(length) < body[:, None] + 2
-        return ids, mask.astype(np.int32)
 
     def _scores(self, places: list[np.ndarray]) -> NumpyBatch:
         positive, negatives = self.data.positives.scores, self.data.negatives.scores

@@ -48,6 +48,15 @@ def check_spans(sources: Sequence[SpanStore], max_length: int) -> None:
             )
 
 
+def read_beginnings(
+    source: SpanStore, span: np.ndarray, vocabulary: Vocabulary, max_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spans [B] -> input_ids and attention_mask, int32 [B, L]; one that is too long loses its
+    end.
+    """
+    return _framed(source, span, np.zeros_like(span), vocabulary, max_length)
+
+
 def read_windows(
     source: SpanStore, span: np.ndarray, keys: Word, vocabulary: Vocabulary, max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -56,14 +65,21 @@ def read_windows(
     A span that is too long is cut to one random window, and that window is all that masking sees
     (the reference cuts twice, with two draws, and masks one window with the mask of another).
     """
-    room = max_length - 2
     lengths = np.asarray(source.offsets[span + 1] - source.offsets[span])
+    room = max_length - 2
     starts = integers_below(np.maximum(lengths - room, 0) + 1, WINDOW, keys)
-    ids = np.full((len(span), max_length), vocabulary.pad_id, np.int32)
-    ids[:, 1:-1], body = source.gather(span, starts, room)
+    return _framed(source, span, starts, vocabulary, max_length)
+
+
+def _framed(
+    source: SpanStore, span: np.ndarray, starts: np.ndarray, vocabulary: Vocabulary, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """[CLS] window [SEP] [PAD]..., and the attention mask."""
+    ids = np.full((len(span), length), vocabulary.pad_id, np.int32)
+    ids[:, 1:-1], body = source.gather(span, starts, length - 2)
     ids[:, 0] = vocabulary.cls_id
     ids[np.arange(len(span)), body + 1] = vocabulary.sep_id
-    attention_mask = np.arange(max_length) < body[:, None] + 2
+    attention_mask = np.arange(length) < body[:, None] + 2
     return ids, attention_mask.astype(np.int32)
 
 

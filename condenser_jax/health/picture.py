@@ -1,7 +1,7 @@
 """The health of a run in one picture: a panel per family of figures, over the steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +59,15 @@ FAMILIES = (
         "directions that the vectors use",
         {"": "heldout/effective_rank"},
     ),
+    Family(
+        "Passage retrieval",
+        "among a sample of the collection",
+        {
+            "MRR@10": "heldout/mrr@10",
+            "nDCG@10": "heldout/ndcg@10",
+        },
+        ("BM25, MRR@10", "heldout/bm25_mrr@10"),
+    ),
 )
 LAYER = "heldout/cls_entropy_layer_"
 LABELS = 6  # of lines in a panel; more do not fit beside each other
@@ -79,7 +88,9 @@ def draw_health(curves: Curves, output: Path, title: str, said: str | None = Non
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    panels = [(family, _lines(family, curves)) for family in (*FAMILIES, _layers(curves))]
+    families = (*FAMILIES, _layers(curves))
+    families += tuple(_others(families, curves))
+    panels = [(family, _lines(family, curves)) for family in families]
     panels = [(family, lines) for family, lines in panels if lines]
     columns = min(len(panels), COLUMNS)
     rows = math.ceil(len(panels) / columns)
@@ -106,6 +117,16 @@ def _layers(curves: Curves) -> Family:
         {f"layer {layer}": f"{LAYER}{layer}" for layer in layers},
         ("uniform", "heldout/cls_entropy_uniform"),
     )
+
+
+def _others(families: Iterable[Family], curves: Curves) -> Iterator[Family]:
+    """A panel for each figure of an evaluation that no family draws."""
+    drawn = {figure for family in families for figure in family.lines.values()}
+    drawn |= {family.reference[1] for family in families if family.reference}
+    for figure in curves:
+        if figure.startswith("heldout/") and figure not in drawn:
+            name = figure.removeprefix("heldout/").replace("_", " ")
+            yield Family(name[:1].upper() + name[1:], "held out", {"": figure})
 
 
 def _lines(family: Family, curves: Curves) -> list[Line]:

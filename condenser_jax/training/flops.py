@@ -33,6 +33,12 @@ def vocabulary_flops(config: BackboneConfig, rows: int) -> int:
     return 2 * rows * width * (width + config.padded_vocab_size)
 
 
+def encode_flops(config: BackboneConfig, length: int, pooling: str) -> int:
+    """Forward operations of the vector of one text; of the last layer CLS pooling needs one row."""
+    last = layer_flops(config, length, 1 if pooling == "cls" else length)
+    return (config.num_layers - 1) * layer_flops(config, length, length) + last
+
+
 def forward_flops(
     config: BackboneConfig,
     options: MlmConfig | CondenserConfig,

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tokenize
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ import pytest
 from condenser_jax.config import SECTIONS
 from condenser_jax.errors import UserError
 from condenser_jax.methods import METHODS, configure
-from configs.common import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
+PRETRAINING = ("mlm", "condenser", "cocondenser")
+VARIANTS = {f.stem: importlib.import_module(f"configs.{f.stem}").VARIANTS for f in FILES}
+EVERY = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 PAGE = ROOT / "docs" / "configuration.md"
 
 
@@ -43,18 +46,23 @@ def refusal(config):
     return str(error.value)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_variant_of_every_config_loads(file, variant):
-    config = configure(load(file.stem, variant))
-    assert config.objective.name == file.stem
-    assert config.data.max_length <= config.model.max_positions
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_every_variant_of_every_config_loads(name, variant):
+    config = configure(load(name, variant))
+    feed = METHODS[config.objective.name].feed
+    feed.check(config)
+    assert feed.longest(config) <= config.model.max_positions
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_a_config_of_pre_training_is_called_as_its_method(name):
+    assert configure(load(name)).objective.name == name
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_header_of_a_config_has_the_command_of_every_variant(file):
     header = ast.get_docstring(ast.parse(file.read_text()))
-    for variant in VARIANTS:
+    for variant in VARIANTS[file.stem]:
         ending = f":{variant}" if variant else ""
         command = rf"python launch/train.py --config=configs/{file.name}{ending}\s"
         assert re.search(command, header), command
@@ -179,7 +187,7 @@ def test_what_cocondenser_sets_otherwise_is_explained_with_its_values():
 
 
 def test_every_method_s_keys_are_explained():
-    names = {f.name for method in METHODS.values() for f in dataclasses.fields(method.options)}
+    names = {f.name for name in PRETRAINING for f in fields(METHODS[name].options)}
     condenser, cocondenser = documented()
     assert {f"objective.{name}" for name in names} <= set(condenser | cocondenser)
 
@@ -212,18 +220,15 @@ def test_every_field_of_a_config_has_a_comment_beside_it(file):
     assert [key for key, line in assigned_keys(file).items() if line not in comments] == []
 
 
-def test_every_key_can_be_overridden_on_the_command_line():
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_key_can_be_overridden_on_the_command_line(name):
     """A locked ConfigDict refuses keys that its file does not state, so the file states all."""
-    feed = METHODS["condenser"].feed
-    of_feed = {"data": feed.data, "evaluation": feed.evaluation}
-    known = {
-        f"{section}.{f.name}"
-        for section, kind in (SECTIONS | of_feed).items()
-        for f in dataclasses.fields(kind)
-    }
+    method = METHODS[configure(load(name)).objective.name]
+    sections = SECTIONS | {"data": method.feed.data, "evaluation": method.feed.evaluation}
+    known = {f"{s}.{field.name}" for s, kind in sections.items() for field in fields(kind)}
     stated = {
         f"{s}.{key}"
-        for s, content in load().items()
+        for s, content in load(name).items()
         if isinstance(content, dict)
         for key in content
     }

@@ -105,7 +105,7 @@ def test_every_family_that_has_figures_has_a_panel(tmp_path):
     assert draw_health(everything | layers, path, "run") == len(FAMILIES) + 1
     large = size(path)
     few = curves(late_loss=[math.nan, 5.0], unigram=[6.0, 6.0], other=[1.0, 1.0])
-    assert draw_health(few, path, "run", "late MLM loss is rising") == 1
+    assert draw_health(few, path, "run", "late MLM loss is rising") == 2  # and one for `other`
     assert size(path) < large
     assert [file.name for file in tmp_path.iterdir()] == ["health.png"]
 

@@ -1,0 +1,193 @@
+"""From a collection to a retriever's run: what is trained on, what is measured, what is refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from condenser_jax.build import build
+from condenser_jax.data.ranking_batches import Lists
+from condenser_jax.data.tokenization import tokenizer_hash
+from condenser_jax.errors import UserError
+from condenser_jax.evaluation.passage_retrieval import draw_sample
+from condenser_jax.feeds.ranking import RANKING
+from condenser_jax.feeds.tokens import Tokens
+from condenser_jax.methods import configure
+from condenser_jax.retrieval.kinds import open_collection
+from condenser_jax.retrieval.selection import limited, with_wrong_positives
+from condenser_jax.retrieval.training_texts import open_training
+
+TOPICS = "apple banana cherry damson elder fig grape hazel iris juniper kiwi lemon".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A BEIR folder: passage n speaks of topic n, query n asks for it."""
+    root = tmp_path_factory.mktemp("fruits")
+    passages = [{"_id": f"p{n}", "text": f"all about the {t}"} for n, t in enumerate(TOPICS)]
+    queries = [{"_id": f"q{n}", "text": f"what is a {t}"} for n, t in enumerate(TOPICS)]
+    for name, records in (("corpus", passages), ("queries", queries)):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (root / "qrels").mkdir()
+    for split, numbers in (("train", range(8)), ("dev", range(8, 12))):
+        lines = "".join(f"q{n}\tp{n}\t1\n" for n in numbers)
+        (root / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONDENSER_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    """(overrides of sections) -> a tiny retriever."""
+
+    def make(**sections):
+        values = {
+            "data": {
+                "train": f"beir:{folder}",
+                "vocab_size": 80,
+                "query_length": 16,
+                "passage_length": 16,
+                "group": 2,
+            },
+            "model": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32},
+            "objective": {"name": "retriever"},
+            "training": {"steps": 4, "batch_size": 8},
+            "evaluation": {"queries": 3, "passages": 9, "batch_size": 8},
+        }
+        for name, changes in sections.items():
+            values.setdefault(name, {}).update(changes)
+        return configure(values)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def built(config):
+    return build(config())
+
+
+def test_a_batch_holds_queries_with_their_groups(built):
+    batch = built.run.batches.batch(0)
+    assert batch["query_input_ids"].shape == (8, 16)
+    assert batch["passage_input_ids"].shape == (8, 2, 16)
+    read = built.material.tokenizer.batch_decode
+    asked = read(batch["query_input_ids"], skip_special_tokens=True)
+    found = read(batch["passage_input_ids"][:, 0], skip_special_tokens=True)
+    for query, passage in zip(asked, found, strict=True):
+        topic = query.removeprefix("what is a ")
+        assert passage.removeprefix("all about the ") == topic and topic
+
+
+def test_the_figures_are_those_of_the_sample_beside_bm25(built):
+    figures = built.run.evaluate(built.run.initial_state().params, {})
+    assert set(figures) == {
+        f"heldout/{name}" for name in ("mrr@10", "ndcg@10", "recall@100", "bm25_mrr@10")
+    }
+    assert figures["heldout/bm25_mrr@10"] == 1.0  # every topic is a word of its own
+    assert figures["heldout/recall@100"] == 1.0 and 0 < figures["heldout/mrr@10"] <= 1
+
+
+def test_the_card_says_what_the_run_trained(config, built):
+    changed = config(
+        data={"query_prefix": "query: "}, objective={"pooling": "mean", "normalise": True}
+    )
+    card = RANKING.card(changed, tokenizer_hash(built.material.tokenizer_directory))
+    assert (card.pooling, card.normalize, card.query_prefix) == ("mean", True, "query: ")
+    assert (card.query_max_length, card.passage_max_length) == (16, 16)
+    assert "contrast: 15 negatives of each query, 1 of them hard" in built.notes[-1]
+
+
+def test_untied_encoders_start_equal_and_are_two_groups(config):
+    state = build(config(objective={"tied": False})).run.initial_state()
+    assert set(state.params) == {"backbone", "query_backbone"}
+    pairs = zip(*(jax.tree.leaves(state.params[g]) for g in state.params), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_a_sample_holds_every_relevant_passage_and_no_more_than_asked(folder):
+    collection = open_collection(f"beir:{folder}", "dev")
+    sample = draw_sample(collection, 3, 9, seed=0)
+    assert len(sample.queries) == 3 and len(sample.passages) == 9
+    relevant = {passage for grades in sample.qrels.values() for passage in grades}
+    assert relevant <= set(sample.passages.ids)
+    assert sample.queries.ids != draw_sample(collection, 3, 9, seed=1).queries.ids
+    assert len(draw_sample(collection, 3, 1, seed=0).passages) == 3
+
+
+def test_fewer_labels_are_a_part_of_more(folder):
+    data = open_training(f"beir:{folder}")
+    few, more = (set(limited(data, n, seed=0).queries.ids) for n in (2, 5))
+    assert len(few) == 2 and few < more < set(data.queries.ids)
+    assert limited(data, 0, seed=0) is data
+    kept = limited(data, 5, seed=0)
+    passages = [kept.passages.ids[number] for number in kept.positives.numbers]
+    assert passages == [name.replace("q", "p") for name in kept.queries.ids]
+
+
+def test_lists_of_some_queries_keep_their_scores():
+    lists = Lists(np.array([0, 2, 2, 5]), np.arange(5, dtype=np.int32), np.arange(5.0))
+    some = lists.of(np.array([2, 0]))
+    assert some.offsets.tolist() == [0, 3, 5]
+    assert some.numbers.tolist() == some.scores.tolist() == [2, 3, 4, 0, 1]
+
+
+def test_a_share_of_the_positives_is_wrong(folder):
+    data = open_training(f"beir:{folder}")
+    numbers = np.tile(data.positives.numbers, 500)
+    many = data._replace(positives=data.positives._replace(numbers=numbers))
+    changed = with_wrong_positives(many, 0.4, seed=0).positives.numbers != numbers
+    assert abs(changed.mean() - 0.4 * 11 / 12) < 0.03  # a twelfth of the draws hits the right one
+    assert with_wrong_positives(data, 0.0, seed=0) is data
+
+
+def test_texts_are_encoded_once_and_found_again(monkeypatch):
+    texts = ["all about the apple", "fig"]
+    tokens = Tokens.train(texts * 20, 80, 16)
+    store = tokens.store(texts, "", 3)
+    assert store.lengths.tolist()[1] <= 3 and store.lengths.max() == 3
+    monkeypatch.setattr(Tokens, "_write", lambda *arguments: pytest.fail("encoded again"))
+    assert tokens.store(texts, "", 3).directory == store.directory
+    with pytest.raises(BaseException, match="encoded again"):
+        tokens.store(texts, "query: ", 3)
+
+
+@pytest.mark.parametrize(
+    ("sections", "text"),
+    [
+        ({"data": {"query_length": 2}}, "data.query_length is 2, which leaves no room between"),
+        ({"data": {"group": 0}}, r"data.group is 0; expected 1 \(no hard negatives\) or more."),
+        (
+            {"data": {"group": 1}, "objective": {"distillation": "kl"}},
+            "distillation 'kl' compares the passages of a query, and data.group is 1; use 2",
+        ),
+        (
+            {"objective": {"negatives": 3}},
+            "objective.negatives 3 does not divide training.batch_size 8; use a divisor of it",
+        ),
+        ({"evaluation": {"queries": 0}}, "evaluation.queries is 0; expected at least 1."),
+        (
+            {"data": {"train": "tevatron:train.jsonl"}},
+            "data.collection is empty; a training file names no collection to search",
+        ),
+        ({"data": {"train_limit": 9}}, "data.train_limit is 9; expected 1 to 8, as many queries"),
+        ({"data": {"wrong_positives": 1.0}}, "data.wrong_positives is 1.0; expected a share of"),
+        (
+            {"objective": {"distillation": "kl"}},
+            "distillation is 'kl', but not every passage of beir:.* has a score; add the field",
+        ),
+        (
+            {"training": {"accumulate": 2, "batch_size": 16}},
+            "training.accumulate is 2, but this objective contrasts within the batch",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_remedy(config, sections, text):
+    with pytest.raises(UserError, match=text):
+        build(config(**sections))
