@@ -83,6 +83,7 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
         flops_per_token=method.flops(backbone, config),
         clip_norm=config.optimizer.clip_norm,
         accumulate=training.accumulate,
+        patience=training.patience,
         threads=training.threads,
         loaded=loaded,
     )
@@ -183,6 +184,11 @@ def _check_values(config: RunConfig) -> None:
             value = getattr(getattr(config, section), name)
             if value < 1:
                 raise UserError(f"{section}.{name} is {value}; expected at least 1.")
+    if config.training.patience < 0:
+        raise UserError(
+            f"training.patience is {config.training.patience}; expected a number of evaluations, "
+            "or 0 to train all steps."
+        )
     if not config.optimizer.learning_rate > 0:
         raise UserError(
             f"optimizer.learning_rate is {config.optimizer.learning_rate}; expected above 0."

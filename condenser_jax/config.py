@@ -71,6 +71,7 @@ class TrainingConfig:
     log_every: int = 50
     eval_every: int = 500
     save_every: int = 500
+    patience: int = 0  # evaluations without a better goal after which a run ends; 0: never
     keep: int = 2  # latest checkpoints kept, beside the best one
     threads: int = 1  # that build batches ahead
     tensorboard: bool = True

@@ -57,6 +57,7 @@ def small_run() -> ConfigDict:
     training.log_every = 50  # steps between two lines of progress
     training.eval_every = 500  # steps between two evaluations
     training.save_every = 500  # steps between two checkpoints
+    training.patience = 0  # evaluations without a better goal after which a run ends; 0: never
     training.keep = 2  # latest checkpoints kept, beside the best
     training.threads = 1  # that build batches ahead
     training.tensorboard = True  # write its events to the work directory

@@ -1,7 +1,7 @@
 """The health of a run in one picture: a panel per family of figures, over the steps."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,8 +88,8 @@ def draw_health(curves: Curves, output: Path, title: str, said: str | None = Non
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    families = (*FAMILIES, _layers(curves))
-    families += tuple(_others(families, curves))
+    families = [*FAMILIES, _layers(curves)]
+    families += _others(families, curves)
     panels = [(family, _lines(family, curves)) for family in families]
     panels = [(family, lines) for family, lines in panels if lines]
     columns = min(len(panels), COLUMNS)
@@ -119,7 +119,7 @@ def _layers(curves: Curves) -> Family:
     )
 
 
-def _others(families: Iterable[Family], curves: Curves) -> Iterator[Family]:
+def _others(families: Sequence[Family], curves: Curves) -> Iterator[Family]:
     """A panel for each figure of an evaluation that no family draws."""
     drawn = {figure for family in families for figure in family.lines.values()}
     drawn |= {family.reference[1] for family in families if family.reference}

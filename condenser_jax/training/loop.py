@@ -60,6 +60,7 @@ class Run:
     flops_per_token: float  # that the step needs, forward and backward
     clip_norm: float | None = None
     accumulate: int = 1
+    patience: int = 0  # evaluations without a better figure after which the run ends; 0: never
     threads: int = 1
     loaded: Params = dataclasses.field(default_factory=dict)  # groups that start from a checkpoint
     frozen: Frozen = dataclasses.field(default_factory=dict)
@@ -150,8 +151,9 @@ class Loop:
         run = self.run
         if start % run.eval_every == 0 and self.history.get("evaluated") != start:
             self._evaluate(start)  # also where a stop request left no time for it
+        stop = start if self._is_exhausted else run.steps
         rows = local_rows(run.batches.batch_size, run.mesh)
-        loader = load_batches(run.batches, rows, start, run.steps, threads=run.threads)
+        loader = load_batches(run.batches, rows, start, stop, threads=run.threads)
         try:
             with contextlib.closing(loader):
                 for step, batch in loader:
@@ -161,6 +163,8 @@ class Loop:
                         log.info("first step done %.1f s after the start", time.time() - began)
                         self._clock.read()
                     self._after(step + 1)
+                    if self._is_exhausted:
+                        break
         finally:
             for hook in self.hooks:
                 hook.on_end()
@@ -186,13 +190,14 @@ class Loop:
         """Logs, evaluates and saves where it is time to, and leaves if asked to."""
         run, last = self.run, done == self.run.steps
         stopping = self.stop.agreed(done)
+        evaluates = last or (done % run.eval_every == 0 and not stopping)
         saves = last or stopping or done % run.save_every == 0
-        if saves or done % run.log_every == 0:
+        if saves or (evaluates and run.patience) or done % run.log_every == 0:
             self._log(done)
         with self._clock.paused():
-            if last or (done % run.eval_every == 0 and not stopping):
+            if evaluates:
                 self._evaluate(done)
-            if saves:
+            if saves or self._is_exhausted:
                 self._save(done)
         if stopping and not last:
             self.checkpoints.wait()
@@ -222,11 +227,26 @@ class Loop:
         self.history["last"] = figures
         goal, value = self.run.goal, figures[self.run.goal.figure]
         best = self.history.get("best")
-        if done and (best is None or goal.is_better(value, best["value"])):
+        is_better = best is None or goal.is_better(value, best["value"])
+        if done and is_better:
             self.history["best"] = {"step": done, "value": value}
         self.history["evaluated"] = done
+        self.history["without_gain"] = 0 if is_better else self.history.get("without_gain", 0) + 1
+        if self._is_exhausted:
+            log.info(
+                "after step %d: %s has not improved for %d evaluations (training.patience); the "
+                "run ends here",
+                done,
+                self.run.goal.figure,
+                self.run.patience,
+            )
         for hook in self.hooks:
             hook.on_eval(done, figures)
+
+    @property
+    def _is_exhausted(self) -> bool:
+        """Whether evaluations stood still for as long as the run has patience."""
+        return 0 < self.run.patience <= self.history.get("without_gain", 0)
 
     def _save(self, done: int) -> None:
         self._check_finite()

@@ -141,6 +141,7 @@ def test_a_head_copied_from_the_late_layers_equals_them(config):
             r"batch_size 9 is not divisible by 8",
         ),
         ({"training": {"steps": 0}}, r"training.steps is 0; expected at least 1"),
+        ({"training": {"patience": -1}}, r"training.patience is -1; expected a number of eval"),
         ({"training": {"threads": 0}}, r"training.threads is 0; expected at least 1"),
         ({"evaluation": {"spans": 0}}, r"evaluation.spans is 0; expected at least 1"),
         (

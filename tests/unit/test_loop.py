@@ -170,3 +170,19 @@ def test_an_evaluation_that_a_stop_left_out_is_made_up_for_on_resuming(tmp_path)
     go(run, tmp_path, hooks=[recorder])
     evaluated = [step for kind, step in recorder.logs if kind == "evaluated"]
     assert evaluated == list(range(0, 13, run.eval_every))
+
+
+def test_a_run_without_patience_left_ends_saves_and_stays_ended(tmp_path):
+    figures = iter([9.0, 3.0, 4.0, 2.0, 2.5, 2.0, 1.0])  # not better twice after the fourth
+    run = dataclasses.replace(
+        toy_run(ONE_TO_ONE, 60),
+        eval_every=4,
+        patience=2,
+        evaluate=lambda params, frozen: {"heldout/loss": next(figures)},
+    )
+    loop = go(run, tmp_path)
+    assert int(loop.state.step) == 20 and loop.history["best"] == {"step": 12, "value": 2.0}
+    assert Saved(tmp_path).latest_step == 20
+    again = go(run, tmp_path)
+    assert int(again.state.step) == 20 and again.history == loop.history
+    assert next(figures) == 1.0  # nobody asked for another evaluation
