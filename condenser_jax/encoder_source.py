@@ -56,6 +56,14 @@ def read_source(path: str) -> Source:
     return Source(path, directory, checkpoint.config, checkpoint.params, tokenizer, None)
 
 
+def says_pooling(path: str) -> bool:
+    """Whether something at `path` says how its encoder pools, so that nobody has to."""
+    if Path(path).is_dir() and is_workdir(path):
+        return True
+    directory = find_directory(path)
+    return (directory / CARD_FILE).is_file() or sentence_modules.has_modules(directory)
+
+
 def card_of(source: Source, pooling: str | None = None) -> EncoderCard:
     """The card beside the weights: ours, else that of sentence-transformers' modules. `pooling` is
     for a directory that has neither.

@@ -1,7 +1,14 @@
-"""Evaluates: python launch/evaluate.py --task=cls_attention --model=runs/condenser --model=bert/
+"""Evaluates: python launch/evaluate.py --task=retrieval --model=my-encoder --data=beir:my/scifact
 
-A model is a work directory of launch/train.py, a Hugging Face directory or a hub id. Prints a
-table, and writes the figures to PREFIX.json and the picture to PREFIX.png.
+A model is a work directory of launch/train.py, an exported directory, one of sentence-transformers
+(BERT or RoBERTa), any other of Hugging Face's format, or a hub id. Prints a table and writes
+PREFIX.json, and what else the task has to show. The tasks, and the flags that each of them reads:
+
+  retrieval      --data --split --pooling --baseline --bm25 --vectors --trec --k
+  open_qa        --data --split --pooling --baseline --bm25 --vectors --trec
+  sts            --data --split --pooling --baseline
+  sections       --data --split --pooling --baseline
+  cls_attention  --data --limit --max_length
 """
 
 import sys
@@ -13,40 +20,47 @@ from absl import flags  # noqa: E402
 
 from condenser_jax import command  # noqa: E402
 
-TASK = flags.DEFINE_string("task", "", "what to measure, e.g. cls_attention")
+TASK = flags.DEFINE_string("task", "", "what to measure, e.g. retrieval")
 MODEL = flags.DEFINE_multi_string("model", [], "what to evaluate; repeat for several")
-DATA = flags.DEFINE_string(
-    "data",
-    "",
-    "source of texts for all models, e.g. text:my.txt; default: what a run held out, and "
-    "docstrings: for any other model",
-)
-LIMIT = flags.DEFINE_integer("limit", 512, "how many texts")
-MAX_LENGTH = flags.DEFINE_integer("max_length", 128, "tokens of a text, longer ones are cut")
 OUTPUT = flags.DEFINE_string("output", "", "PREFIX of the files; default: the task's name")
+READ = {
+    "data": flags.DEFINE_string(
+        "data",
+        "",
+        "retrieval, open_qa: a collection, e.g. beir:my/scifact (docs/collections.md); sts, "
+        "sections: a folder with SPLIT.tsv, .csv or .jsonl, or such a file; cls_attention: a "
+        "source, e.g. text:my.txt (default: what a run held out, docstrings: for other models)",
+    ),
+    "split": flags.DEFINE_string("split", "test", "which part of the data"),
+    "pooling": flags.DEFINE_string("pooling", None, "cls or mean, of models that do not say it"),
+    "bm25": flags.DEFINE_boolean("bm25", True, "a row for BM25"),
+    "k": flags.DEFINE_integer("k", 1000, "passages of each query"),
+    "vectors": flags.DEFINE_string(
+        "vectors", "", "directory that keeps the vectors of passages, to go on after a kill"
+    ),
+    "trec": flags.DEFINE_boolean("trec", False, "also write PREFIX.MODEL.trec: what was found"),
+    "baseline": flags.DEFINE_string(
+        "baseline", "", "PREFIX.per_query.json of an earlier evaluation to compare with"
+    ),
+    "limit": flags.DEFINE_integer("limit", 512, "how many texts"),
+    "max_length": flags.DEFINE_integer("max_length", 128, "tokens of a text, longer ones are cut"),
+}
 
 
 def main() -> None:
-    """Reads the models, measures them, prints the table and writes the files."""
-    from condenser_jax.encoders import read_encoders
+    """Measures the models, prints the table and writes the files."""
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import choose
-    from condenser_jax.evaluation.contract import Options
-    from condenser_jax.evaluation.tasks import TASKS
-    from condenser_jax.training.workdir import write_json
+    from condenser_jax.tasks.contract import Options
+    from condenser_jax.tasks.table import TASKS, check_flags, write_files
 
     enable_compilation_cache()
     task = TASKS[choose("task", TASK.value, TASKS)]
-    options = Options(DATA.value, LIMIT.value, MAX_LENGTH.value)
-    report = task(read_encoders(MODEL.value), options)
+    check_flags(TASK.value, [name for name, flag in READ.items() if flag.present])
+    options = {name: flag.value for name, flag in READ.items() if name in task.flags}
+    report = task.report(Options(models=tuple(MODEL.value), **options))
     print(report.table)
-    prefix = Path(OUTPUT.value or TASK.value)
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    written = [prefix.with_name(f"{prefix.name}.json")]
-    write_json(written[0], report.figures)
-    if report.draw:
-        written.append(prefix.with_name(f"{prefix.name}.png"))
-        report.draw(written[1])
+    written = write_files(report, Path(OUTPUT.value or TASK.value))
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 

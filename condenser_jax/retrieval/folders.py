@@ -4,13 +4,13 @@ import csv
 from pathlib import Path
 
 from condenser_jax.data.documents import BadRecords
-from condenser_jax.errors import UserError
 from condenser_jax.retrieval.collection import Collection, CollectionOptions
 from condenser_jax.retrieval.questions import read_answers, read_questions
 from condenser_jax.retrieval.sound import (
     Broken,
     Unique,
     checked_id,
+    file_of_split,
     find_file,
     id_field,
     json_object,
@@ -36,7 +36,7 @@ def open_beir(rest: str, split: str, options: CollectionOptions) -> Collection:
     folder = Path(rest).expanduser()
     corpus = read_texts(need_file(folder, "corpus.jsonl", BEIR), options.bad_share)
     queries = read_texts(need_file(folder, "queries.jsonl", BEIR), options.bad_share)
-    judgements = _of_split(folder / "qrels", "", split, (".tsv",))
+    judgements = file_of_split(folder / "qrels", "", split, (".tsv",))
     qrels, judged = read_judged(judgements, corpus, queries, options.bad_share)
     answered = find_file(folder, "answers.jsonl")
     answers = read_answers(answered, options.bad_share) if answered else {}
@@ -48,7 +48,7 @@ def open_msmarco(rest: str, split: str, options: CollectionOptions) -> Collectio
     """Opens a folder of MS MARCO's passage ranking: tab-separated files without headers."""
     folder = Path(rest).expanduser()
     corpus = read_texts(need_file(folder, "collection.tsv", MS_MARCO), options.bad_share)
-    judgements = _of_split(folder, "qrels.", split, (".tsv",))
+    judgements = file_of_split(folder, "qrels.", split, (".tsv",))
     queries = read_texts(need_file(folder, f"queries.{split}.tsv", MS_MARCO), options.bad_share)
     qrels, judged = read_judged(judgements, corpus, queries, options.bad_share)
     return Collection(f"msmarco:{rest}", split, corpus, judged, qrels)
@@ -58,22 +58,9 @@ def open_dpr(rest: str, split: str, options: CollectionOptions) -> Collection:
     """Opens a folder of DPR's passages and questions: answers, and no judgements."""
     folder = Path(rest).expanduser()
     corpus = read_texts(need_file(folder, "psgs_w100.tsv", DPR), options.bad_share)
-    path = _of_split(folder, "", split, QUESTIONS)
+    path = file_of_split(folder, "", split, QUESTIONS)
     questions, answers = read_questions(path, options.bad_share)
     return Collection(f"dpr:{rest}", split, corpus, questions, {}, answers)
-
-
-def _of_split(folder: Path, before: str, split: str, endings: tuple[str, ...]) -> Path:
-    for ending in endings:
-        path = find_file(folder, f"{before}{split}{ending}")
-        if path is not None:
-            return path
-    names = {plain_name(path) for path in folder.glob(f"{before}*") if path.is_file()}
-    splits = {n[len(before) : -len(e)] for n in names for e in endings if n.endswith(e)}
-    raise UserError(
-        f"{folder} has no split {split!r} ({before}{split}{endings[0]}); "
-        f"it has: {', '.join(sorted(splits)) or 'none'}"
-    )
 
 
 def read_texts(path: str | Path, bad_share: float) -> Texts:

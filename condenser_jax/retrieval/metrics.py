@@ -75,6 +75,26 @@ def spearman(left: Sequence[float] | np.ndarray, right: Sequence[float] | np.nda
     return 0.0 if _is_constant(left, right) else float(stats.spearmanr(left, right).statistic)
 
 
+def correlation_shares(
+    left: Sequence[float] | np.ndarray, right: Sequence[float] | np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Returns {"Spearman" and "Pearson": {number of the pair, from 1: its share}}.
+
+    A share is the product of two standard scores (of ranks, of values); the mean of all shares is
+    the correlation, so correlations are kept, averaged and compared like any other figure.
+    """
+    from scipy import stats
+
+    constant = _is_constant(left, right)
+
+    def shares(*columns: np.ndarray) -> dict[str, float]:
+        products = np.zeros(len(left)) if constant else np.prod(list(map(stats.zscore, columns)), 0)
+        return {str(number): share for number, share in enumerate(products.tolist(), start=1)}
+
+    ranks = shares(stats.rankdata(left), stats.rankdata(right))
+    return {"Spearman": ranks, "Pearson": shares(np.asarray(left), np.asarray(right))}
+
+
 def _is_constant(left: Sequence[float] | np.ndarray, right: Sequence[float] | np.ndarray) -> bool:
     if len(left) != len(right) or len(left) < 2:
         raise UserError(

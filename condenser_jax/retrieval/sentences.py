@@ -8,7 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 from condenser_jax.data.documents import BadRecords
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.sound import (
+    BAD_SHARE,
     Broken,
+    file_of_split,
     json_object,
     number,
     plain_name,
@@ -19,6 +21,7 @@ from condenser_jax.retrieval.sound import (
 
 T = TypeVar("T")
 MAX_SCORE = 5.0  # of the STS tasks: the same meaning; 0 is unrelated
+ENDINGS = (".tsv", ".csv", ".jsonl")
 
 
 class ScoredPair(NamedTuple):
@@ -37,7 +40,22 @@ class Triplet(NamedTuple):
     negative: str
 
 
-def read_sts(path: str | Path, bad_share: float) -> list[ScoredPair]:
+def find_sentences(where: str, split: str) -> Path:
+    """Returns the file `where`, or that of a split in the folder `where`: SPLIT.tsv, .csv or
+    .jsonl. Raises UserError with what there is, for neither.
+    """
+    path = Path(where).expanduser()
+    if where and path.is_dir():
+        return file_of_split(path, "", split, ENDINGS)
+    if not where or not path.is_file():
+        raise UserError(
+            f"{where or 'nothing'} is neither a file of sentences nor a folder of them; name a "
+            "folder that holds test.tsv, .csv or .jsonl, or such a file"
+        )
+    return path
+
+
+def read_sts(path: str | Path, bad_share: float = BAD_SHARE) -> list[ScoredPair]:
     """Reads the columns score, sentence1 and sentence2 of .tsv, .csv or .jsonl.
 
     Raises UserError for a missing column and for too many broken lines.
@@ -52,7 +70,7 @@ def read_sts(path: str | Path, bad_share: float) -> list[ScoredPair]:
     return _read(path, ("score", "sentence1", "sentence2"), pair, bad_share)
 
 
-def read_triplets(path: str | Path, bad_share: float) -> list[Triplet]:
+def read_triplets(path: str | Path, bad_share: float = BAD_SHARE) -> list[Triplet]:
     """Reads the columns anchor, positive and negative of .tsv, .csv or .jsonl.
 
     Raises UserError for a missing column and for too many broken lines.

@@ -16,6 +16,7 @@ from condenser_jax.data.lines import read_lines, refuse_binary
 from condenser_jax.errors import UserError
 
 PACKED = ("", ".gz", ".zst")  # endings that every file may carry
+BAD_SHARE = 0.01  # of the records of a file may be broken, unless it is said otherwise
 log = logging.getLogger("condenser_jax")
 T = TypeVar("T")
 
@@ -58,6 +59,22 @@ def need_path(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise UserError(f"{path} is not a file; check the path")
     return Path(path)
+
+
+def file_of_split(folder: Path, before: str, split: str, endings: tuple[str, ...]) -> Path:
+    """Returns `folder`/`before`SPLIT with one of `endings`, plain or compressed. Raises UserError
+    with the splits that there are.
+    """
+    for ending in endings:
+        path = find_file(folder, f"{before}{split}{ending}")
+        if path is not None:
+            return path
+    names = {plain_name(path) for path in folder.glob(f"{before}*") if path.is_file()}
+    splits = {n[len(before) : -len(e)] for n in names for e in endings if n.endswith(e)}
+    raise UserError(
+        f"{folder} has no split {split!r} ({before}{split}{endings[0]}); "
+        f"it has: {', '.join(sorted(splits)) or 'none'}"
+    )
 
 
 def plain_name(path: str | Path) -> str:

@@ -14,6 +14,7 @@ from condenser_jax.data.documents import BadRecords
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.collection import Qrels, Run
 from condenser_jax.retrieval.sound import (
+    BAD_SHARE,
     Broken,
     Placed,
     Unique,
@@ -23,8 +24,6 @@ from condenser_jax.retrieval.sound import (
     tell_broken,
 )
 from condenser_jax.retrieval.texts import Texts
-
-BAD_SHARE = 0.01
 
 
 def ranked(scores: Mapping[str, float], k: int | None = None) -> list[str]:

@@ -13,16 +13,17 @@ from condenser_jax.data.prepare import PrepareConfig, prepare
 from condenser_jax.data.store import Spans, open_prepared
 from condenser_jax.data.tokenization import load_tokenizer, train_wordpiece
 from condenser_jax.data.vocabulary import Vocabulary
-from condenser_jax.encoders import read_encoder, read_encoders
-from condenser_jax.errors import UserError, choose
-from condenser_jax.evaluation import texts as texts_module
+from condenser_jax.errors import UserError
 from condenser_jax.evaluation.cls_attention import attention_figures, cls_attention
-from condenser_jax.evaluation.contract import Options
-from condenser_jax.evaluation.tasks import TASKS
-from condenser_jax.evaluation.texts import read_texts, to_batches
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.export import export
 from condenser_jax.hf.model_card import Facts
+from condenser_jax.tasks import texts as texts_module
+from condenser_jax.tasks.cls_attention import report_cls_attention, report_weights
+from condenser_jax.tasks.contract import Options
+from condenser_jax.tasks.models import read_weights
+from condenser_jax.tasks.table import write_files
+from condenser_jax.tasks.texts import read_texts, to_batches
 from condenser_jax.training.sharding import make_mesh
 from tests.hf_models import random_params, tiny_config
 
@@ -138,8 +139,8 @@ def test_several_batches_are_one_mean(both, vocabulary):
 
 
 def test_two_models_stand_in_one_table_one_json_and_one_picture(models, text_file, tmp_path):
-    encoders = read_encoders(models)
-    report = TASKS["cls_attention"](encoders, Options(f"text:{text_file}", 12, 40))
+    options = Options(tuple(models), f"text:{text_file}", limit=12, max_length=40)
+    report = report_cls_attention(options)
     lines = report.table.splitlines()
     assert [line.split()[0] for line in lines[3:7]] == ["layer", "1", "2", "uniform"]
     assert "two: 12 texts of " in report.table and "texts differ" not in report.table
@@ -147,7 +148,10 @@ def test_two_models_stand_in_one_table_one_json_and_one_picture(models, text_fil
     assert {name: len(found[name]["received"]) for name in found} == {"two": 2, "one": 1}
     assert found["two"]["uniform_entropy"] == found["one"]["uniform_entropy"]
     assert found["two"]["entropy"][0] != found["one"]["entropy"][0]
-    report.draw(tmp_path / "both.png")
+    assert [path.name for path in write_files(report, tmp_path / "both")] == [
+        "both.json",
+        "both.png",
+    ]
     from matplotlib.image import imread
 
     picture = (imread(tmp_path / "both.png")[..., :3] * 255).round().astype(int)
@@ -169,7 +173,7 @@ def run(models, text_file):
         directory=str(text_file.parent / "prepared"),
     )
     prepared = open_prepared(prepare(config, progress=False))
-    return read_encoder(models[0], "run")._replace(prepared=lambda: [prepared]), prepared
+    return read_weights(models[0], "run")._replace(prepared=lambda: [prepared]), prepared
 
 
 def test_a_run_is_shown_the_spans_that_it_held_out(run, text_file):
@@ -183,7 +187,10 @@ def test_a_run_is_shown_the_spans_that_it_held_out(run, text_file):
 
 def test_texts_are_cut_and_no_more_than_the_limit(run, text_file):
     encoder, prepared = run
-    for options in (Options(limit=5, max_length=6), Options(f"text:{text_file}", 5, 6)):
+    for options in (
+        Options(limit=5, max_length=6),
+        Options(data=f"text:{text_file}", limit=5, max_length=6),
+    ):
         texts = read_texts(encoder, options)
         assert len(texts.ids) == 5 and max(map(len, texts.ids)) == 4
     nothing = prepared._replace(heldout=open_empty(prepared))
@@ -200,46 +207,25 @@ def open_empty(prepared):
 
 def test_texts_that_differ_between_models_are_pointed_out(run, models, monkeypatch, text_file):
     monkeypatch.setattr(texts_module, "DEFAULT_SOURCE", f"text:{text_file}")
-    encoders = [run[0], read_encoder(models[1], "other")]
-    report = TASKS["cls_attention"](encoders, Options(max_length=16))
+    both = [run[0], read_weights(models[1], "other")]
+    report = report_weights(both, Options(max_length=16))
     assert report.table.endswith(
         "The texts differ, and entropy grows with length; --data=SOURCE shares them."
     )
 
 
-def test_encoders_of_the_same_name_go_by_their_paths(models, tmp_path):
-    copied = str(shutil.copytree(models[0], tmp_path / "two"))
-    assert [encoder.name for encoder in read_encoders([copied, models[0]])] == [copied, models[0]]
-
-
-def test_an_encoder_named_twice_is_read_once(models):
-    assert [encoder.name for encoder in read_encoders([models[0], models[0]])] == ["two"]
-
-
-def test_no_model_is_one_line():
-    with pytest.raises(UserError, match="--model is missing; name a work directory, a Hugging"):
-        read_encoders([])
-
-
-def test_an_unknown_task_names_the_nearest():
-    with pytest.raises(
-        UserError, match="unknown task 'cls_atention'; did you mean 'cls_attention'"
-    ):
-        choose("task", "cls_atention", TASKS)
-
-
 def test_a_folder_that_is_no_model_is_one_line(tmp_path):
     with pytest.raises(UserError, match="is neither a work directory nor a Hugging Face directory"):
-        read_encoder(str(tmp_path), "it")
+        read_weights(str(tmp_path), "it")
     with pytest.raises(UserError, match="is neither a directory here nor a hub id"):
-        read_encoder(str(tmp_path / "absent"), "it")
+        read_weights(str(tmp_path / "absent"), "it")
 
 
 def test_a_model_without_tokenizer_is_one_line(models, tmp_path):
     for name in ("config.json", "model.safetensors"):
         shutil.copy(f"{models[0]}/{name}", tmp_path / name)
     with pytest.raises(UserError, match=r"has no tokenizer; copy that of its model \(tokenizer.js"):
-        read_encoder(str(tmp_path), "it")
+        read_weights(str(tmp_path), "it")
 
 
 @pytest.mark.parametrize(
@@ -255,11 +241,11 @@ def test_a_model_without_tokenizer_is_one_line(models, tmp_path):
 )
 def test_options_that_fit_no_text_are_one_line(models, options, message):
     with pytest.raises(UserError, match=message):
-        TASKS["cls_attention"](read_encoders(models[:1]), options)
+        report_cls_attention(dataclasses.replace(options, models=tuple(models[:1])))
 
 
 def test_a_source_without_text_is_one_line(models, tmp_path):
     (tmp_path / "blank.txt").write_text("\n \n")
-    encoder = read_encoder(models[0], "it")
+    encoder = read_weights(models[0], "it")
     with pytest.raises(UserError, match="no text text:.*blank.txt for .*two; name others: --data="):
-        read_texts(encoder, Options(f"text:{tmp_path / 'blank.txt'}"))
+        read_texts(encoder, Options(data=f"text:{tmp_path / 'blank.txt'}"))

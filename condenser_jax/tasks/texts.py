@@ -1,4 +1,4 @@
-"""The texts that an encoder is shown: spans held out of its own training, or any source's.
+"""The texts that a model is shown: spans held out of its own training, or any source's.
 
 A source's texts are the beginnings of its documents, tokenised by the encoder's own tokenizer.
 """
@@ -17,7 +17,8 @@ from condenser_jax.data.sources import open_source
 from condenser_jax.data.store import Prepared
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.errors import UserError
-from condenser_jax.evaluation.contract import Encoder, Options
+from condenser_jax.tasks.contract import Options
+from condenser_jax.tasks.models import Weights
 
 DEFAULT_SOURCE = "docstrings:"  # of encoders that are no runs of ours
 SPECIALS = 2  # [CLS] and [SEP]
@@ -31,8 +32,8 @@ class Texts(NamedTuple):
     origin: str
 
 
-def check_options(encoders: Sequence[Encoder], options: Options) -> None:
-    """Raises UserError, before any work, unless every encoder can read such texts."""
+def check_options(models: Sequence[Weights], options: Options) -> None:
+    """Raises UserError, before any work, unless every model can read such texts."""
     if options.limit < 1:
         raise UserError(f"--limit={options.limit} leaves no text; use 1 or more")
     if options.max_length <= SPECIALS:
@@ -40,22 +41,22 @@ def check_options(encoders: Sequence[Encoder], options: Options) -> None:
             f"--max_length={options.max_length} leaves no room between [CLS] and [SEP]; "
             f"use {SPECIALS + 1} or more"
         )
-    for encoder in encoders:
-        longest = encoder.config.max_length
+    for model in models:
+        longest = model.config.max_length
         if options.max_length > longest:
             raise UserError(
                 f"--max_length={options.max_length} is longer than the {longest} positions of "
-                f"{encoder.path}; use {longest} or less"
+                f"{model.path}; use {longest} or less"
             )
 
 
-def read_texts(encoder: Encoder, options: Options) -> Texts:
+def read_texts(model: Weights, options: Options) -> Texts:
     """At most `options.limit` texts: of `options.data`, else held out of the run's own data, else
     of the docstrings. Raises UserError when there is none.
     """
     room = options.max_length - SPECIALS
-    if encoder.prepared and not options.data:
-        sources = encoder.prepared()
+    if model.prepared and not options.data:
+        sources = model.prepared()
         origin = "held out of " + " + ".join(prepared.card["spec"] for prepared in sources)
         ids = _heldout_spans(sources, options.limit, room)
     else:
@@ -63,10 +64,10 @@ def read_texts(encoder: Encoder, options: Options) -> Texts:
         texts = _source_texts(origin, options.limit)
         how = {"add_special_tokens": False, "truncation": True, "max_length": room}
         # A tokenizer fails on an empty list.
-        encoded = encoder.tokenizer(texts, **how)["input_ids"] if texts else []
+        encoded = model.tokenizer(texts, **how)["input_ids"] if texts else []
         ids = [np.array(text) for text in encoded if text]
     if not ids:
-        raise UserError(f"no text {origin} for {encoder.path}; name others: --data=text:my/*.txt")
+        raise UserError(f"no text {origin} for {model.path}; name others: --data=text:my/*.txt")
     return Texts(ids, origin)
 
 

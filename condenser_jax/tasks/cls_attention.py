@@ -1,4 +1,4 @@
-"""The task `cls_attention`: encoders beside each other, as a table, as JSON, as a picture."""
+"""The task `cls_attention`: models beside each other, as a table, as JSON, as a picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Any
 
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.evaluation.cls_attention import ClsAttention, cls_attention
-from condenser_jax.evaluation.contract import Encoder, Options, Report
-from condenser_jax.evaluation.texts import SPECIALS, check_options, read_texts, to_batches
 from condenser_jax.plotting import COLOURS, GREY, LINES, frame
+from condenser_jax.tasks.contract import Options, Report
+from condenser_jax.tasks.models import Weights, name_models, read_weights
+from condenser_jax.tasks.texts import SPECIALS, check_options, read_texts, to_batches
 from condenser_jax.training.sharding import make_mesh
 
 ROWS = 32  # texts of a batch, at least
@@ -19,24 +20,31 @@ PANELS = (  # figure, title, axis
 )
 
 
-def report_cls_attention(encoders: Sequence[Encoder], options: Options) -> Report:
-    """Measures every encoder on its texts. Raises UserError where there are none."""
-    check_options(encoders, options)
+def report_cls_attention(options: Options) -> Report:
+    """Measures every model on its texts. Raises UserError where there are none."""
+    named = name_models(options.models)
+    models = [read_weights(path, name) for name, path in named.items()]
+    return report_weights(models, options)
+
+
+def report_weights(models: Sequence[Weights], options: Options) -> Report:
+    """The same of models that have been read."""
+    check_options(models, options)
     mesh = make_mesh()
     rows = -(-ROWS // mesh.size) * mesh.size
     measured, described = {}, {}
-    for encoder in encoders:
-        ids, origin = read_texts(encoder, options)
-        batches = to_batches(ids, Vocabulary.from_tokenizer(encoder.tokenizer), rows)
-        found = cls_attention(encoder.config, encoder.params, batches, mesh)
+    for model in models:
+        ids, origin = read_texts(model, options)
+        batches = to_batches(ids, Vocabulary.from_tokenizer(model.tokenizer), rows)
+        found = cls_attention(model.config, model.params, batches, mesh)
         tokens = sum(map(len, ids)) / len(ids) + SPECIALS
-        about = {"path": encoder.path, "data": origin, "texts": len(ids), "mean_tokens": tokens}
-        measured[encoder.name], described[encoder.name] = found, about
-    models = {name: described[name] | found._asdict() for name, found in measured.items()}
+        about = {"path": model.path, "data": origin, "texts": len(ids), "mean_tokens": tokens}
+        measured[model.name], described[model.name] = found, about
+    figures = {name: described[name] | found._asdict() for name, found in measured.items()}
     return Report(
         table=_table(measured, described),
-        figures={"task": "cls_attention", "max_length": options.max_length, "models": models},
-        draw=lambda path: draw_cls_attention(measured, path),
+        figures={"task": "cls_attention", "max_length": options.max_length, "models": figures},
+        files={".png": lambda path: draw_cls_attention(measured, path)},
     )
 
 
@@ -81,7 +89,7 @@ def _pair(first: str, second: str, width: int) -> str:
 
 
 def draw_cls_attention(measured: Mapping[str, ClsAttention], path: Path) -> None:
-    """Two panels, one line per encoder; dotted is what uniform attention would give."""
+    """Two panels, one line per model; dotted is what uniform attention would give."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -102,7 +110,7 @@ def draw_cls_attention(measured: Mapping[str, ClsAttention], path: Path) -> None
     figure.legend(
         handles=[*handles, dotted], loc="outside upper left", ncols=4, frameon=False, fontsize=9
     )
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format="png")
     pyplot.close(figure)
 
 
@@ -120,7 +128,7 @@ def _draw_lines(panel: Any, measured: Mapping[str, ClsAttention], figure_name: s
 
 
 def _look(index: int) -> dict[str, Any]:
-    """Colour and line of an encoder; layers are few, so each is marked."""
+    """Colour and line of a model; layers are few, so each is marked."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": LINES[index // len(COLOURS) % 2],  # dotted is taken

@@ -1,0 +1,42 @@
+"""What a task of launch/evaluate.py is given, and what it hands back.
+
+A new task is a file with a function (options) -> Report, and one more row of `table.TASKS` with the
+flags that it reads.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of the command, by their names; a task reads those that its row names."""
+
+    models: tuple[str, ...] = ()  # work directories, Hugging Face directories or hub ids
+    data: str = ""
+    split: str = "test"
+    pooling: str | None = None  # of models that do not say it
+    bm25: bool = True  # a row for BM25
+    k: int = 1000  # passages that are found for each query
+    vectors: str = ""  # a directory that keeps the vectors of the corpus; "": they are not kept
+    trec: bool = False  # also write what was found
+    baseline: str = ""  # results of an earlier evaluation
+    limit: int = 512  # texts
+    max_length: int = 128  # tokens of a text, [CLS] and [SEP] included
+
+
+class Report(NamedTuple):
+    """What a task found."""
+
+    table: str  # for people
+    figures: dict[str, Any]  # as JSON
+    files: Mapping[str, Callable[[Path], object]] = {}  # ending of the name -> writes that file
+
+
+class Task(NamedTuple):
+    """A row of the table of tasks."""
+
+    report: Callable[[Options], Report]
+    flags: tuple[str, ...]  # that it reads, beside --model and --output

@@ -1,0 +1,93 @@
+"""The models that a task looks at: runs, directories of Hugging Face's format or hub ids alike."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from condenser_jax.data.prepare import prepared_directories
+from condenser_jax.data.store import Prepared
+from condenser_jax.encoder import Encoder, default_dtype
+from condenser_jax.encoder_source import read_source, says_pooling
+from condenser_jax.errors import UserError
+from condenser_jax.feeds.corpus import DataConfig, prepare_config, prepare_corpus, tokenizer_of
+from condenser_jax.finished import Finished
+from condenser_jax.models.config import BackboneConfig
+from condenser_jax.types import Tree
+
+
+class Weights(NamedTuple):
+    """A model to look into."""
+
+    name: str  # in tables and pictures; no two models of a report share one
+    path: str  # as the user wrote it
+    config: BackboneConfig
+    params: Tree  # the group `backbone`, host arrays
+    tokenizer: Any
+    prepared: Callable[[], Sequence[Prepared]] | None  # a run's data, read when called
+
+
+def name_models(paths: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
+    """Returns {name: path} of models, each once: the name of its folder, or its whole path where
+    two folders have one name, or one that is `taken`. Raises UserError where there is none.
+    """
+    paths = list(dict.fromkeys(paths))
+    if not paths:
+        raise UserError(
+            "--model is missing; name a work directory, a Hugging Face directory or a hub id "
+            "(repeat it for several)"
+        )
+    names = [Path(path).resolve().name for path in paths]
+    if len({*names, *taken}) < len(names) + len(taken):
+        names = paths
+    return dict(zip(names, paths, strict=True))
+
+
+def pooling_of(paths: Sequence[str], pooling: str | None) -> dict[str, str | None]:
+    """What to ask of each model: `pooling` is for those that do not say it; where all of them do,
+    it must be theirs.
+    """
+    if pooling is None:
+        return dict.fromkeys(paths)
+    silent = [path for path in paths if not says_pooling(path)]
+    return {path: pooling if path in (silent or paths) else None for path in paths}
+
+
+def open_encoder(path: str, pooling: str | None = None) -> Encoder:
+    """A model as an encoder of texts, in the dtype of the device."""
+    return Encoder.load(path, pooling=pooling, dtype=default_dtype())
+
+
+def read_weights(path: str, name: str) -> Weights:
+    """Reads the last checkpoint of a work directory, or a checkpoint of Hugging Face's.
+
+    Raises UserError for what is no encoder.
+    """
+    source = read_source(path)
+    run = source.run
+    has_spans = run is not None and isinstance(run.config.data, DataConfig)
+    return Weights(
+        name,
+        path,
+        source.config,
+        source.params["backbone"],
+        source.tokenizer,
+        (lambda: _prepared_data(run)) if run and has_spans else None,
+    )
+
+
+def _prepared_data(run: Finished) -> list[Prepared]:
+    """The data of a run, prepared again if they were removed.
+
+    Raises UserError if its sources have changed since: then other documents would be held out.
+    """
+    known = json.loads(run.workdir.data_hashes.read_text(encoding="utf-8"))
+    tokenizer = tokenizer_of(run.config)
+    wanted = prepared_directories(prepare_config(run.config.data, run.config.seed, tokenizer))
+    if {directory.name for directory, _ in wanted} != known.keys():
+        raise UserError(
+            f"{run.config.data.source!r} has changed since {run.workdir.root} was trained on it, "
+            "so what was held out is unknown; name texts: --data=text:my/*.txt"
+        )
+    corpus = prepare_corpus(run.config.data, run.config.seed, tokenizer)
+    return [prepared for prepared, _ in corpus.sources]

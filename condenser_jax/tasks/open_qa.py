@@ -1,0 +1,27 @@
+"""The task `open_qa`: whether one of the best passages holds an answer to the question."""
+
+from condenser_jax.errors import UserError
+from condenser_jax.retrieval.answers import ACCURACIES, top_k_accuracy
+from condenser_jax.retrieval.collection import Run
+from condenser_jax.retrieval.kinds import open_collection
+from condenser_jax.tasks.contract import Options, Report
+from condenser_jax.tasks.ranking import find, with_runs
+from condenser_jax.tasks.systems import report_systems
+
+
+def report_open_qa(options: Options) -> Report:
+    """Accuracy among the best 5, 20 and 100 passages (Karpukhin et al. 2020), of every question
+    that has answers. Raises UserError for a collection without any.
+    """
+    collection = open_collection(options.data, options.split)
+    if not collection.answers:
+        raise UserError(
+            f"{options.data} has no answers for {options.split}; expected answers.jsonl in a BEIR "
+            "folder, or a DPR folder"
+        )
+    systems, runs = {}, dict[str, Run]()
+    for name, run in find(collection, options, max(ACCURACIES)):
+        systems[name] = top_k_accuracy(run, collection.answers, collection.corpus)
+        runs |= {name: run} if options.trec else {}
+    what = f"{len(collection.answers):,} questions, {len(collection.corpus):,} passages"
+    return with_runs(report_systems("open_qa", systems, options, what), runs)

@@ -1,0 +1,56 @@
+"""What systems find in a collection: BM25 and every model, each as a run."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from condenser_jax.dense import encode_corpus, search_corpus
+from condenser_jax.retrieval.bm25 import Bm25
+from condenser_jax.retrieval.collection import Collection, Run
+from condenser_jax.retrieval.trec import write_run
+from condenser_jax.tasks.contract import Options, Report
+from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
+from condenser_jax.tasks.systems import BM25
+
+
+def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str, Run]]:
+    """Yields each system's name and the best `k` passages of every query: models in their order,
+    then BM25. One model is in memory at a time.
+    """
+    models = name_models(options.models, [BM25])
+    poolings = pooling_of(list(models.values()), options.pooling)
+    for name, path in models.items():
+        encoder = open_encoder(path, poolings[path])
+        with _kept(options.vectors, name) as directory:
+            vectors = encode_corpus(
+                encoder, collection.corpus, directory, source=options.data, shows_progress=True
+            )
+            found = search_corpus(encoder, vectors, collection.queries, k, shows_progress=True)
+            yield name, {query: dict(passages) for query, passages in found.items()}
+    if options.bm25:
+        yield BM25, Bm25(collection.corpus).search(collection.queries, k)
+
+
+@contextmanager
+def _kept(vectors: str, name: str) -> Iterator[Path]:
+    """Where a model's vectors go: kept if the user names a place, else gone afterwards."""
+    if vectors:
+        yield Path(vectors).expanduser() / file_name(name)
+        return
+    with tempfile.TemporaryDirectory(prefix="condenser_jax-") as directory:
+        yield Path(directory) / "vectors"
+
+
+def with_runs(report: Report, runs: dict[str, Run]) -> Report:
+    """The report with a TREC run of each system beside its files."""
+    files = {
+        f".{file_name(name)}.trec": lambda path, name=name: write_run(path, runs[name], name)
+        for name in runs
+    }
+    return report._replace(files={**report.files, **files})
+
+
+def file_name(name: str) -> str:
+    """A system's name, which may be a path, as the name of a file."""
+    return name.strip("/").replace("/", "_")

@@ -1,0 +1,228 @@
+"""Tasks of launch/evaluate.py: their figures are those of the parts, and results can be kept."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from condenser_jax import Encoder
+from condenser_jax.errors import UserError, choose
+from condenser_jax.hf.card import CARD_FILE
+from condenser_jax.retrieval import metrics
+from condenser_jax.retrieval.trec import read_run
+from condenser_jax.tasks import ranking
+from condenser_jax.tasks.contract import Options
+from condenser_jax.tasks.models import name_models, pooling_of
+from condenser_jax.tasks.table import TASKS, check_flags, write_files
+from tests.encoders import export_tiny
+from tests.hf_models import WORDS
+
+_random = np.random.default_rng(0)
+PASSAGES = [" ".join(_random.choice(WORDS, 4 + i % 9)) for i in range(40)]  # one bucket for all
+TRIPLETS = [(PASSAGES[i], PASSAGES[i + 1], PASSAGES[-1 - i]) for i in range(20)]
+FIRST, SECOND = "first", "second"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two directories, of other weights and pooling."""
+    folder = tmp_path_factory.mktemp("models")
+    for seed, (name, pooling) in enumerate([(FIRST, "mean"), (SECOND, "cls")]):
+        made = export_tiny(tmp_path_factory.mktemp(name), seed=seed, pooling=pooling)
+        shutil.move(made, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(models):
+    return Encoder.load(models / FIRST)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with a collection, sentence pairs and triplets."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "qrels").mkdir()
+    corpus = [{"_id": f"p{i}", "text": text} for i, text in enumerate(PASSAGES)]
+    queries = [{"_id": f"q{i}", "text": " ".join(PASSAGES[i].split()[:3])} for i in range(12)]
+    answers = [{"_id": f"q{i}", "answers": ["condenser"]} for i in range(12)]
+    for name, rows in (("corpus", corpus), ("queries", queries), ("answers", answers)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = "".join(f"q{i}\tp{i}\t1\n" for i in range(12))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    pairs = "".join(f"{i % 11 / 2.2:.3f}\t{a}\t{b}\n" for i, (a, b, _) in enumerate(TRIPLETS))
+    (folder / "sts").mkdir()
+    (folder / "sts" / "dev.tsv").write_text("score\tsentence1\tsentence2\n" + pairs)
+    triplets = "".join("\t".join(row) + "\n" for row in TRIPLETS)
+    (folder / "triplets.tsv").write_text("anchor\tpositive\tnegative\n" + triplets)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONDENSER_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def options(models, *names, **flags):
+    return Options(tuple(str(models / name) for name in names), **flags)
+
+
+@pytest.fixture(scope="module")
+def searched(models, data, tmp_path_factory):
+    """The report of both models and BM25, and what was written."""
+    prefix = tmp_path_factory.mktemp("out") / "new" / "found"
+    flags = {"data": f"beir:{data}", "trec": True}
+    report = TASKS["retrieval"].report(options(models, FIRST, SECOND, **flags))
+    return report, {path.name: path for path in write_files(report, prefix)}
+
+
+def test_models_and_bm25_stand_in_one_table_with_a_paired_test(searched):
+    report, files = searched
+    assert list(report.figures["systems"]) == [FIRST, SECOND, "BM25"]
+    assert report.figures["compared"] == [FIRST, SECOND]
+    lines = report.table.splitlines()
+    assert lines[0].endswith("test: 12 queries, 40 passages")
+    assert [line.split()[0] for line in lines[2:6]] == ["system", FIRST, SECOND, "BM25"]
+    assert "first minus second, paired test:" in lines
+    assert "difference +" in report.table or "difference -" in report.table
+    markdown = files["found.md"].read_text()
+    assert "| system | MRR@10 | nDCG@10 |" in markdown and "- MRR@10: difference" in markdown
+    assert json.loads(files["found.json"].read_text()) == report.figures
+
+
+def test_figures_are_those_of_the_run_that_is_written(searched, encoder, data):
+    report, files = searched
+    run = read_run(files[f"found.{FIRST}.trec"])
+    qrels = {f"q{i}": {f"p{i}": 1} for i in range(12)}
+    for metric, value in metrics.means(metrics.evaluate(run, qrels)).items():
+        assert report.figures["systems"][FIRST][metric] == pytest.approx(value, abs=1e-6)
+    ids, scores = encoder.search([" ".join(PASSAGES[0].split()[:3])], PASSAGES, 5)
+    best = sorted(run["q0"].values(), reverse=True)[:5]
+    np.testing.assert_allclose(best, scores[0], atol=1e-5)
+
+
+def test_results_of_queries_are_kept_and_read_back_to_compare_with(searched, models, data):
+    report, files = searched
+    kept = files["found.per_query.json"]
+    rows = json.loads(kept.read_text())["systems"]
+    for name, figures in report.figures["systems"].items():
+        assert figures == pytest.approx(metrics.means(rows[name]))
+    flags = {"data": f"beir:{data}", "bm25": False, "baseline": str(kept)}
+    again = TASKS["retrieval"].report(options(models, SECOND, **flags)).figures
+    earlier = f"{SECOND} ({kept})"
+    assert list(again["systems"]) == [SECOND, FIRST, earlier, "BM25"]
+    assert again["compared"] == [SECOND, FIRST]
+    for metric, test in again["tests"].items():
+        assert test["difference"] == pytest.approx(-report.figures["tests"][metric]["difference"])
+        assert test["p"] == pytest.approx(report.figures["tests"][metric]["p"])
+    assert again["systems"][earlier] == pytest.approx(again["systems"][SECOND])
+
+
+def test_vectors_are_kept_where_the_user_says_and_used_again(models, data, tmp_path, monkeypatch):
+    flags = {"data": f"beir:{data}", "vectors": str(tmp_path / "vectors"), "bm25": False, "k": 10}
+    first = TASKS["retrieval"].report(options(models, FIRST, **flags)).figures
+    assert (tmp_path / "vectors" / FIRST / "card.json").is_file() and not first["compared"]
+    assert "Recall@10" in first["systems"][FIRST] and "Recall@100" not in first["systems"][FIRST]
+    monkeypatch.setattr(ranking.encode_corpus.__globals__["stored"], "write_shard", None)
+    assert TASKS["retrieval"].report(options(models, FIRST, **flags)).figures == first
+
+
+def test_an_answer_counts_wherever_it_stands(models, data):
+    report = TASKS["open_qa"].report(options(models, FIRST, data=f"beir:{data}"))
+    assert list(report.figures["systems"][FIRST]) == ["Accuracy@5", "Accuracy@20", "Accuracy@100"]
+    assert report.figures["systems"][FIRST]["Accuracy@100"] == 1
+    assert 0 < report.figures["systems"]["BM25"]["Accuracy@5"] <= 1
+    assert "12 questions, 40 passages" in report.table
+
+
+def test_sts_correlates_cosines_with_scores(models, encoder, data):
+    flags = {"data": str(data / "sts"), "split": "dev"}
+    figures = TASKS["sts"].report(options(models, FIRST, SECOND, **flags)).figures
+    left, right = (encoder.encode([row[column] for row in TRIPLETS]) for column in (0, 1))
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    cosines, scores = (left * right).sum(1) / lengths, [i % 11 / 2.2 for i in range(20)]
+    got = figures["systems"][FIRST]
+    assert got["Spearman"] == pytest.approx(metrics.spearman(cosines, scores), abs=1e-3)
+    assert got["Pearson"] == pytest.approx(metrics.pearson(cosines, scores), abs=1e-3)
+    assert figures["tests"]["Spearman"]["queries"] == 20
+
+
+def test_sections_count_the_triplets_whose_positive_is_nearer(models, encoder, data):
+    where = str(data / "triplets.tsv")
+    report = TASKS["sections"].report(options(models, FIRST, data=where))
+    columns = [encoder.encode([row[column] for row in TRIPLETS]) for column in range(3)]
+    expected = metrics.triplet_hits(*columns).mean()
+    assert report.figures["systems"] == {FIRST: {"accuracy": pytest.approx(expected)}}
+    assert 0 < expected < 1 and "paired" not in report.table
+
+
+def test_models_of_the_same_name_go_by_their_paths_and_are_taken_once():
+    assert name_models(["a/x", "a/x", "b/y"]) == {"x": "a/x", "y": "b/y"}
+    assert name_models(["a/x", "b/x"]) == {"a/x": "a/x", "b/x": "b/x"}
+    assert name_models(["a/BM25"], ["BM25"]) == {"a/BM25": "a/BM25"}
+
+
+def test_pooling_is_asked_of_the_models_that_do_not_say_it(models, tmp_path):
+    bare = shutil.copytree(models / FIRST, tmp_path / "bare")
+    for name in (CARD_FILE, "modules.json"):
+        (bare / name).unlink()
+    paths = [str(models / FIRST), str(bare)]
+    assert pooling_of(paths, "cls") == {paths[0]: None, paths[1]: "cls"}
+    assert pooling_of(paths[:1], "cls") == {paths[0]: "cls"}  # which its card will refuse
+    assert pooling_of(paths, None) == {paths[0]: None, paths[1]: None}
+
+
+def test_the_help_names_the_flags_that_each_task_reads():
+    import launch.evaluate as script
+
+    lines = [line.split() for line in script.__doc__.splitlines() if " --data" in line[:40]]
+    documented = {name: {flag.removeprefix("--") for flag in flags} for name, *flags in lines}
+    assert documented.pop("Evaluates:", None) is None
+    assert documented == {name: set(task.flags) for name, task in TASKS.items()}
+    assert {flag for task in TASKS.values() for flag in task.flags} == set(script.READ)
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "message"),
+    [
+        ("sts", {"data": ""}, "nothing is neither a file of sentences nor a folder of them; name"),
+        ("sts", {"data": "{}/sts"}, "has no split 'test' .test.tsv.; it has: dev"),
+        ("sections", {"data": "{}/absent"}, "absent is neither a file of sentences nor a folder"),
+        ("retrieval", {"data": ""}, "collection '' names no kind; write KIND:WHERE"),
+        ("sts", {"data": "{}/sts/dev.tsv", "baseline": "absent.json"}, "absent.json cannot be rea"),
+        ("sts", {"data": "{}/sts/dev.tsv", "baseline": "{}/corpus.jsonl"}, "holds no results of q"),
+    ],
+)
+def test_a_mistake_in_the_data_is_one_line(models, data, task, flags, message):
+    flags = {name: value.format(data) for name, value in flags.items()}
+    with pytest.raises(UserError, match=message):
+        TASKS[task].report(options(models, FIRST, **flags))
+
+
+def test_results_of_another_task_are_refused(searched, models, data):
+    kept = str(searched[1]["found.per_query.json"])
+    with pytest.raises(UserError, match="is of task retrieval, not sts; name one of sts"):
+        TASKS["sts"].report(options(models, FIRST, data=str(data / "sts/dev.tsv"), baseline=kept))
+
+
+def test_judgements_and_answers_that_are_not_there_are_missed(models, data, tmp_path):
+    bare = shutil.copytree(data, tmp_path / "bare")
+    (bare / "answers.jsonl").unlink()
+    with pytest.raises(UserError, match="has no answers for test; expected answers.jsonl in a BE"):
+        TASKS["open_qa"].report(options(models, FIRST, data=f"beir:{bare}"))
+    (bare / "psgs_w100.tsv").write_text("id\ttext\ttitle\n1\tone\ttwo\n")
+    (bare / "test.qa.csv").write_text("what is it\t['one']\n")
+    with pytest.raises(UserError, match="has no judgements of test; answers alone are for --task"):
+        TASKS["retrieval"].report(options(models, FIRST, data=f"dpr:{bare}"))
+
+
+def test_no_model_an_unknown_task_and_a_flag_of_another_task_are_one_line():
+    with pytest.raises(UserError, match="--model is missing; name a work directory, a Hugging"):
+        name_models([])
+    with pytest.raises(UserError, match="unknown task 'retreival'; did you mean 'retrieval'"):
+        choose("task", "retreival", TASKS)
+    with pytest.raises(UserError, match="--limit means nothing to task sts; it reads --data, --sp"):
+        check_flags("sts", ["data", "limit"])
