@@ -1,0 +1,64 @@
+"""The configuration of a pipeline: those of its runs, and what joins them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from condenser_jax.config import RunConfig, read_section
+from condenser_jax.errors import UserError, choose
+from condenser_jax.methods import configure
+from condenser_jax.retrieval.mining import MiningOptions
+
+RUNS = {
+    "condenser": "condenser",
+    "cocondenser": "cocondenser",
+    "first": "retriever",
+    "second": "retriever",
+}  # name -> its method
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """Four runs, two minings, and the collection that is searched."""
+
+    collection: str  # docs/collections.md
+    split: str  # whose queries are asked at the end
+    condenser: RunConfig
+    cocondenser: RunConfig
+    first: RunConfig
+    second: RunConfig
+    bm25: MiningOptions
+    mining: MiningOptions
+
+
+def configure_pipeline(values: Mapping[str, Any]) -> PipelineConfig:
+    """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it.
+
+    The retrievers search the pipeline's collection. Raises UserError for unknown keys, wrong types,
+    and another method than a run's own.
+    """
+    known = [field.name for field in dataclasses.fields(PipelineConfig)]
+    for key in values:
+        choose("configuration key", key, known)
+    missing = [key for key in known if key not in values]
+    if missing:
+        raise UserError(f"{missing[0]} is missing from the configuration of the pipeline")
+    runs = {}
+    for name, method in RUNS.items():
+        run = configure(values[name])
+        if run.objective.name != method:
+            raise UserError(
+                f"{name}.objective.name is {run.objective.name!r}; this run of the pipeline is a "
+                f"{method}."
+            )
+        runs[name] = run
+    for name in ("first", "second"):
+        data = dataclasses.replace(runs[name].data, collection=values["collection"])
+        runs[name] = dataclasses.replace(runs[name], data=data)
+    return PipelineConfig(
+        collection=values["collection"],
+        split=values["split"],
+        bm25=read_section(MiningOptions, values["bm25"], "bm25"),
+        mining=read_section(MiningOptions, values["mining"], "mining"),
+        **runs,
+    )

@@ -1,0 +1,166 @@
+"""From text to a searching encoder, step by step: Condenser, coCondenser, a retriever on BM25's
+negatives, mining with it, a second retriever on what was mined, evaluation, export, report.
+
+    condenser ──> cocondenser ──┬──> first ──> mined ──┐
+                     bm25 ──────┘              └───────┴──> second ──> evaluation ──> export
+
+Both retrievers start from the coCondenser (Gao and Callan 2022, section 4): the first one only finds
+the negatives of the second.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from condenser_jax.config import RunConfig
+from condenser_jax.data.prepare import prepared_directories
+from condenser_jax.encoder import Encoder, default_dtype
+from condenser_jax.feeds.corpus import DataConfig, prepare_config, tokenizer_of
+from condenser_jax.feeds.ranking import Joined
+from condenser_jax.feeds.tokens import hash_texts
+from condenser_jax.finished import export_run
+from condenser_jax.mine import mine_file
+from condenser_jax.pipeline.config import PipelineConfig
+from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step
+from condenser_jax.retrieval.kinds import open_collection
+from condenser_jax.retrieval.mining import MiningOptions
+from condenser_jax.run import train
+from condenser_jax.tasks.contract import Options
+from condenser_jax.tasks.retrieval import report_retrieval
+from condenser_jax.tasks.table import write_files
+from condenser_jax.training.workdir import FREE_KEYS
+
+RUN, MODEL, TRAINING_FILE = "run", "model", "train.jsonl.gz"
+Results = Mapping[str, Result]
+
+
+def training_step(
+    name: str,
+    config: RunConfig,
+    *,
+    init: Step | None = None,
+    negatives: Step | None = None,
+    step: str = "last",
+) -> Step:
+    """Trains, and exports the checkpoint `step` ("last" or "best") to <directory>/<name>.
+
+    Args:
+      init: the step whose run the weights, and the tokenizer, come from; None: as configured.
+      negatives: the step whose training file is learned from; None: as configured.
+    """
+
+    def run(directory: Path, earlier: Results) -> Facts:
+        changed = config
+        if init is not None:
+            changed = _with(changed, "model", init=str(earlier[init.name].directory / RUN))
+        if negatives is not None:
+            file = earlier[negatives.name].directory / TRAINING_FILE
+            changed = _with(changed, "data", train=f"tevatron:{file}")
+        workdir, history = train(changed, directory / RUN, time.time())
+        export_run(workdir.root, directory / name, step)
+        return {"figures": history, "model": name}
+
+    settings = {"config": _what_is_learned(config), "data": _identity(config), "exports": step}
+    return Step(name, run, settings, tuple(filter(None, (init, negatives))))
+
+
+def mining_step(
+    name: str, collection: str, options: MiningOptions, *, by: Step | None = None
+) -> Step:
+    """Writes a training file with negatives that BM25 finds, and, if given, the retriever `by`."""
+
+    def run(directory: Path, earlier: Results) -> Facts:
+        encoder = None
+        if by is not None:
+            found = earlier[by.name]
+            encoder = Encoder.load(str(found.directory / found.facts["model"]), dtype=default_dtype())
+        said = mine_file(
+            directory / TRAINING_FILE,
+            collection,
+            "train",
+            options,
+            encoder=encoder,
+            vectors=directory / "vectors",
+            uses_bm25=True,
+            shows_progress=True,
+        )
+        return {"said": said}
+
+    settings = {"options": dataclasses.asdict(options), "collection": _hash(collection, "train")}
+    return Step(name, run, settings, (by,) if by else ())
+
+
+def evaluation_step(name: str, collection: str, split: str, models: tuple[Step, ...]) -> Step:
+    """Searches the collection with each model, and with BM25; the first is tested against the
+    second.
+    """
+
+    def run(directory: Path, earlier: Results) -> Facts:
+        found = [earlier[model.name] for model in models]
+        paths = tuple(str(result.directory / result.facts["model"]) for result in found)
+        options = Options(models=paths, data=collection, split=split)
+        report = report_retrieval(dataclasses.replace(options, vectors=str(directory / "vectors")))
+        write_files(report, directory / "retrieval")
+        markdown = (directory / "retrieval.md").read_text(encoding="utf-8")
+        return {"table": report.table, "markdown": markdown, **report.figures}
+
+    return Step(name, run, {"collection": _hash(collection, split), "split": split}, models)
+
+
+def steps_of(config: PipelineConfig) -> dict[str, Step]:
+    """The steps of the whole pipeline by name, in the order in which they are done."""
+    where, split = config.collection, config.split
+    condenser = training_step("condenser", config.condenser)
+    cocondenser = training_step("cocondenser", config.cocondenser, init=condenser)
+    bm25 = mining_step("bm25-negatives", where, config.bm25)
+    first = training_step("first", config.first, init=cocondenser, negatives=bm25, step="best")
+    mined = mining_step("mined-negatives", where, config.mining, by=first)
+    second = training_step("second", config.second, init=cocondenser, negatives=mined, step="best")
+    evaluation = evaluation_step("evaluation", where, split, (second, first, cocondenser))
+    steps = (condenser, cocondenser, bm25, first, mined, second, evaluation)
+    return {step.name: step for step in steps}
+
+
+def run_pipeline(config: PipelineConfig, root: str | Path) -> dict[str, Result]:
+    """Does what is not done yet; returns the results by name. Raises UserError, Preempted or
+    RunFailed as the steps do: the same command goes on.
+    """
+    pipeline = Pipeline(Path(root))
+    return {name: pipeline.result(step) for name, step in steps_of(config).items()}
+
+
+def _with(config: RunConfig, section: str, **values: Any) -> RunConfig:
+    changed = dataclasses.replace(getattr(config, section), **values)
+    return dataclasses.replace(config, **{section: changed})
+
+
+def _what_is_learned(config: RunConfig) -> dict[str, Any]:
+    """The configuration without what changes only the form of the computation."""
+    stored = json.loads(json.dumps(dataclasses.asdict(config)))
+    return {
+        section: {
+            key: value
+            for key, value in content.items()
+            if f"{section}.{key}" not in FREE_KEYS and f"{section}." not in FREE_KEYS
+        }
+        if isinstance(content, dict)
+        else content
+        for section, content in stored.items()
+    }
+
+
+def _identity(config: RunConfig) -> list[str]:
+    """What the data are known by, so that a changed source is a changed step."""
+    if isinstance(config.data, DataConfig):
+        options = prepare_config(config.data, config.seed, tokenizer_of(config))
+        return [directory.name for directory, _ in prepared_directories(options)]
+    return []  # a training file is a step's; a collection is hashed where it is mined
+
+
+def _hash(collection: str, split: str) -> str:
+    found = open_collection(collection, split)
+    judged = json.dumps({query: dict(grades) for query, grades in found.qrels.items()})
+    return hash_texts([*Joined(found.corpus), *Joined(found.queries), judged])
