@@ -23,7 +23,7 @@ ORDER = (
     ("warm_start", "encoder_source"),
     ("build", "encoder"),
     ("run", "command", "dense"),
-    ("encoders",),
+    ("encoders", "mine"),
 )
 RANKS = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 WITHOUT_JAX = ("data", "retrieval")
