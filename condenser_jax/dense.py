@@ -15,7 +15,7 @@ from condenser_jax.data.progress import Progress
 from condenser_jax.encoder import Encoder
 from condenser_jax.encoder_source import KINDS, PASSAGE, QUERY
 from condenser_jax.errors import UserError, choose
-from condenser_jax.retrieval.collection import CollectionOptions, Run
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.folders import read_texts
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.texts import Texts
@@ -97,7 +97,7 @@ def search_corpus(
     recall: float = 0.0,
     index: str = "",
     shows_progress: bool = False,
-) -> Run:
+) -> "FoundRun":
     """Returns the best k passages of each query, as a run that makes its lines when they are asked
     for.
 

@@ -110,7 +110,8 @@ class Encoder:
     def described(self) -> dict[str, Any]:
         """What queries and passages must share, or their vectors cannot be compared; as JSON."""
         described = dataclasses.asdict(self.card)
-        described.pop("has_trained_mlm_head")
+        for of_the_weights in ("has_trained_mlm_head", "is_fine_tuned"):
+            del described[of_the_weights]
         described["tokenizer_hash"] = tokenizer_hash(self.source.tokenizer)
         return described | {"weights_hash": self.weights_hash}
 

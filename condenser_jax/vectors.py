@@ -84,6 +84,14 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     ]
 
 
+def known_card(directory: str | Path) -> VectorsCard | None:
+    """The card of vectors that were begun or finished; None where there are none. Raises UserError
+    for a card that cannot be read.
+    """
+    path = Path(directory).expanduser()
+    return _read_card(path) if (path / CARD).exists() else None
+
+
 def create(directory: Path, card: VectorsCard, ids: Iterable[str]) -> None:
     """Writes card and ids, unless they are there already.
 

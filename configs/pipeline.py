@@ -16,7 +16,8 @@ One's own text and collection:
 
     python launch/pipeline.py --config=configs/pipeline.py \
         --config.condenser.data.source='jsonl:my/*.jsonl.gz' \
-        --config.cocondenser.data.source='jsonl:my/*.jsonl.gz' --config.collection=beir:my/collection
+        --config.cocondenser.data.source='jsonl:my/*.jsonl.gz' \
+        --config.collection=beir:my/collection
 """
 
 from ml_collections import ConfigDict

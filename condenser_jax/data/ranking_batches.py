@@ -24,11 +24,15 @@ class Lists(NamedTuple):
     numbers: np.ndarray  # int32 [N]
     scores: np.ndarray | None = None  # float32 [N], of a cross-encoder, if there are any
 
+    def of(self, query: int) -> np.ndarray:
+        """The passages of one query."""
+        return self.numbers[self.offsets[query] : self.offsets[query + 1]]
+
     def lengths(self, queries: np.ndarray) -> np.ndarray:
         """How many passages each of the queries [B] has."""
         return self.offsets[queries + 1] - self.offsets[queries]
 
-    def of(self, queries: np.ndarray) -> "Lists":
+    def take(self, queries: np.ndarray) -> "Lists":
         """The lists of some queries [B], in their order."""
         lengths = self.lengths(queries)
         offsets = np.concatenate([[0], np.cumsum(lengths)])

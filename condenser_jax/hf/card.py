@@ -26,6 +26,7 @@ class EncoderCard:
     passage_max_length: int = 128
     tokenizer_hash: str = ""
     has_trained_mlm_head: bool = True  # False without late MLM: the masked LM predicts nonsense
+    is_fine_tuned: bool = False  # on labels, as a retriever or for similarity; not from text alone
 
     def __post_init__(self) -> None:
         choose("pooling", self.pooling, POOLINGS)

@@ -63,6 +63,7 @@ def card_of_modules(directory: Path, longest: int, tokenizer_hash: str) -> Encod
         query_max_length=min(settings.get("query_length") or length, longest),
         passage_max_length=min(settings.get("document_length") or length, longest),
         tokenizer_hash=tokenizer_hash,
+        is_fine_tuned=True,  # nobody names a pooling for less
     )
 
 

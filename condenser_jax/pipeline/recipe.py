@@ -4,8 +4,8 @@ negatives, mining with it, a second retriever on what was mined, evaluation, exp
     condenser ──> cocondenser ──┬──> first ──> mined ──┐
                      bm25 ──────┘              └───────┴──> second ──> evaluation ──> export
 
-Both retrievers start from the coCondenser (Gao and Callan 2022, section 4): the first one only finds
-the negatives of the second.
+Both retrievers start from the coCondenser (Gao and Callan 2022, section 4): the first one only
+finds the negatives of the second.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from condenser_jax.tasks.retrieval import report_retrieval
 from condenser_jax.tasks.table import write_files
 from condenser_jax.training.workdir import FREE_KEYS
 
-RUN, MODEL, TRAINING_FILE = "run", "model", "train.jsonl.gz"
+RUN, TRAINING_FILE = "run", "train.jsonl.gz"
 Results = Mapping[str, Result]
 
 
@@ -76,7 +76,9 @@ def mining_step(
         encoder = None
         if by is not None:
             found = earlier[by.name]
-            encoder = Encoder.load(str(found.directory / found.facts["model"]), dtype=default_dtype())
+            encoder = Encoder.load(
+                str(found.directory / found.facts["model"]), dtype=default_dtype()
+            )
         said = mine_file(
             directory / TRAINING_FILE,
             collection,
@@ -99,8 +101,7 @@ def evaluation_step(name: str, collection: str, split: str, models: tuple[Step, 
     """
 
     def run(directory: Path, earlier: Results) -> Facts:
-        found = [earlier[model.name] for model in models]
-        paths = tuple(str(result.directory / result.facts["model"]) for result in found)
+        paths = tuple(_model(earlier[model.name]) for model in models)
         options = Options(models=paths, data=collection, split=split)
         report = report_retrieval(dataclasses.replace(options, vectors=str(directory / "vectors")))
         write_files(report, directory / "retrieval")
@@ -130,6 +131,11 @@ def run_pipeline(config: PipelineConfig, root: str | Path) -> dict[str, Result]:
     """
     pipeline = Pipeline(Path(root))
     return {name: pipeline.result(step) for name, step in steps_of(config).items()}
+
+
+def _model(result: Result) -> str:
+    """The encoder that a training step exported."""
+    return str(result.directory / result.facts["model"])
 
 
 def _with(config: RunConfig, section: str, **values: Any) -> RunConfig:

@@ -47,9 +47,8 @@ def _markdown(results: Mapping[str, Result]) -> str:
     lines += [f"![held-out and test figures]({PICTURE})", "", "## Runs", ""]
     lines += ["| run | figure | before | after |", "|---|---|---|---|"]
     for name, result in results.items():
-        found = result.facts.get("figures")
-        for figure, after in _told(found).items() if found else ():
-            lines.append(f"| {name} | {figure} | {found['first'][figure]:.3f} | {after:.3f} |")
+        if "figures" in result.facts:
+            lines += [f"| {name} | {row} |" for row in _before_and_after(result.facts["figures"])]
     lines += ["", "## Negatives", ""]
     for name, result in results.items():
         if "said" in result.facts:
@@ -60,13 +59,13 @@ def _markdown(results: Mapping[str, Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _told(history: Mapping[str, Any]) -> dict[str, float]:
-    """The last figures but those of parts and layers."""
-    return {
-        name: value
+def _before_and_after(history: Mapping[str, Any]) -> list[str]:
+    """A row for each held-out figure, but for those of parts and layers."""
+    return [
+        f"{name} | {history['first'][name]:.3f} | {value:.3f}"
         for name, value in history["last"].items()
         if name.startswith("heldout/") and "cls_entropy" not in name
-    }
+    ]
 
 
 def _draw(results: Mapping[str, Result], output: Path) -> None:

@@ -68,19 +68,37 @@ class Bm25:
         if k < 1:
             raise UserError(f"k {k} asks for no passage; use 1 or more")
         words = self._tokenize(queries, False)
-        return {q.id: self._best(ids, k) for q, ids in zip(queries, words, strict=True)}
+        found = (self._best(ids, k) for ids in words)
+        return {
+            query: dict(zip(self._ids[rows].tolist(), scores.tolist(), strict=True))
+            for query, (rows, scores) in zip(queries.ids, found, strict=True)
+        }
 
-    def _best(self, words: list[int], k: int) -> dict[str, float]:
+    def rank(
+        self, queries: Texts, k: int, advance: Callable[[int], None] = lambda count: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns rows of the corpus int64 [Q, k], best first and -1 where no other shares a word,
+        and their scores float32 [Q, k]; `advance` is told of every query that is done.
+        """
+        rows = np.full((len(queries), k), -1, np.int64)
+        scores = np.zeros((len(queries), k), np.float32)
+        for query, words in enumerate(self._tokenize(queries, False)):
+            best, theirs = self._best(words, k)
+            rows[query, : len(best)], scores[query, : len(best)] = best, theirs
+            advance(1)
+        return rows, scores
+
+    def _best(self, words: list[int], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and scores, best first."""
         if not words:
-            return {}
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
         scores = self._index.get_scores_from_ids(words)
         rows = np.flatnonzero(scores > 0)
         if len(rows) > k:
             least = np.partition(scores[rows], -k)[-k]
             rows = rows[scores[rows] >= least]  # with all that tie for the last place
-        names = self._ids[rows]
-        order = np.lexsort((names, scores[rows]))[::-1][:k]
-        return dict(zip(names[order].tolist(), scores[rows][order].tolist(), strict=True))
+        order = np.lexsort((self._ids[rows], scores[rows]))[::-1][:k]
+        return rows[order], scores[rows][order]
 
 
 def _stemmer() -> Callable[[str], Any]:

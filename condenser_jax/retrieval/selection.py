@@ -9,7 +9,7 @@ from condenser_jax.data.hashing import hash_u64, integers_below, uniform
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.training_texts import TrainingTexts
 
-LIMIT, IS_WRONG, WRONG = 51, 52, 53  # what a hash is drawn for
+LIMIT, IS_WRONG, WRONG = 61, 62, 63  # what a hash is drawn for
 
 
 def limited(data: TrainingTexts, limit: int, seed: int) -> TrainingTexts:
@@ -30,8 +30,8 @@ def limited(data: TrainingTexts, limit: int, seed: int) -> TrainingTexts:
     return TrainingTexts(
         data.queries.only([ids[number] for number in chosen]),
         data.passages,
-        data.positives.of(chosen),
-        data.negatives.of(chosen),
+        data.positives.take(chosen),
+        data.negatives.take(chosen),
     )
 
 

@@ -1,13 +1,17 @@
 """What a retriever is trained on, as text: queries, passages, and which belong together.
 
 Read from Tevatron's JSON lines, where each query brings its passages, or from the judgements of a
-collection, which names positives only.
+collection, which names positives only; written as JSON lines again.
 """
 
+import gzip
+import json
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -85,13 +89,50 @@ def from_collection(collection: Collection) -> TrainingTexts:
             "training needs judgements: use a Tevatron file or a folder with qrels"
         )
     flat = collection.corpus.positions([passage for passages in relevant for passage in passages])
-    positives = Lists(_offsets(map(len, relevant)), flat.astype(np.int32))
-    nothing = Lists(np.zeros(len(names) + 1, np.int64), np.zeros(0, np.int32))
+    positives = Lists(_offsets(relevant), flat.astype(np.int32))
+    nothing = lists_of([[]] * len(names))
     return TrainingTexts(collection.queries, collection.corpus, positives, nothing)
 
 
-def _offsets(lengths: Any) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(list(lengths))]).astype(np.int64)
+def lists_of(members: Sequence[Sequence[int]]) -> Lists:
+    """Returns lists of passages, one for each query; without scores."""
+    return Lists(_offsets(members), np.fromiter(chain(*members), np.int32))
+
+
+def _offsets(members: Sequence[Sequence[Any]]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(list(map(len, members)))]).astype(np.int64)
+
+
+def write_tevatron(path: str | Path, texts: TrainingTexts) -> None:
+    """Writes what `read_tevatron` reads, without scores; compressed where the name ends in .gz.
+
+    The file takes its name when it is whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f"{path.name}.half")
+    try:
+        with ExitStack() as files:
+            file: IO[bytes] = files.enter_context(open(half, "wb"))
+            if path.name.endswith(".gz"):
+                packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
+                file = cast(IO[bytes], files.enter_context(packed))
+            for number, query in enumerate(texts.queries):
+                record = {
+                    "query_id": query.id,
+                    "query": query.joined,
+                    "positive_passages": _records(texts.passages, texts.positives.of(number)),
+                    "negative_passages": _records(texts.passages, texts.negatives.of(number)),
+                }
+                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _records(passages: Texts, numbers: np.ndarray) -> list[dict[str, str]]:
+    found = (passages[number] for number in numbers.tolist())
+    return [{"docid": text.id, "title": text.title, "text": text.text} for text in found]
 
 
 def read_tevatron(path: str | Path, bad_share: float) -> TrainingTexts:

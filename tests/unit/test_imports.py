@@ -23,7 +23,8 @@ ORDER = (
     ("warm_start", "encoder_source"),
     ("build", "encoder"),
     ("run", "command", "dense"),
-    ("tasks",),
+    ("tasks", "mine"),
+    ("pipeline",),
 )
 RANKS = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 WITHOUT_JAX = ("data", "retrieval")

@@ -133,7 +133,7 @@ def test_fewer_labels_are_a_part_of_more(folder):
 
 def test_lists_of_some_queries_keep_their_scores():
     lists = Lists(np.array([0, 2, 2, 5]), np.arange(5, dtype=np.int32), np.arange(5.0))
-    some = lists.of(np.array([2, 0]))
+    some = lists.take(np.array([2, 0]))
     assert some.offsets.tolist() == [0, 3, 5]
     assert some.numbers.tolist() == some.scores.tolist() == [2, 3, 4, 0, 1]
 

@@ -8,7 +8,11 @@ import pytest
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.collection import Collection, CollectionOptions
 from condenser_jax.retrieval.texts import Text, Texts
-from condenser_jax.retrieval.training_texts import from_collection, open_training
+from condenser_jax.retrieval.training_texts import (
+    from_collection,
+    open_training,
+    write_tevatron,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +111,31 @@ def test_an_unknown_kind_of_training_data_names_the_nearest():
         open_training("tevatorn:x.jsonl")
     with pytest.raises(UserError, match="none.jsonl is not a file"):
         open_training("tevatron:none.jsonl")
+
+
+@pytest.mark.parametrize("name", ["out/train.jsonl", "train.jsonl.gz"])
+def test_what_is_written_is_read_back(tmp_path, name):
+    lines = [
+        line("q1", [passage("a", title="Ä")], [passage("b"), passage("c")]),
+        line("q2", [passage("c"), passage("a")]),
+    ]
+    texts = open_training(write(tmp_path / "given.jsonl", lines))
+    write_tevatron(tmp_path / name, texts)
+    again = open_training(f"tevatron:{tmp_path / name}")
+    assert list(again.queries) == list(texts.queries)
+    assert list(again.passages) == list(texts.passages)
+    for ours, theirs in zip(again[2:], texts[2:], strict=True):
+        assert [members(ours, q) for q in (0, 1)] == [members(theirs, q) for q in (0, 1)]
+    first = (tmp_path / name).read_bytes()
+    write_tevatron(tmp_path / name, texts)
+    assert (tmp_path / name).read_bytes() == first  # no time in it, nor a name
+
+
+def test_a_training_file_that_cannot_be_finished_leaves_the_earlier_one(tmp_path):
+    texts = open_training(write(tmp_path / "train.jsonl", [line("q1", [passage("a")])]))
+    before = (tmp_path / "train.jsonl").read_bytes()
+    broken = texts._replace(positives=texts.positives._replace(numbers=np.array([7])))
+    with pytest.raises(IndexError):
+        write_tevatron(tmp_path / "train.jsonl", broken)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".jsonl"] == ["train.jsonl"]
+    assert not list(tmp_path.glob("*.half")) and (tmp_path / "train.jsonl").read_bytes() == before
