@@ -46,7 +46,8 @@ def initial_groups(
     if checkpoint is None:
         return {}, [f"weights: {group} from scratch" for group in trained]
     loaded = {group: checkpoint.params[group] for group in trained if group in checkpoint.params}
-    notes = [f"weights: {note}" for note in checkpoint.notes]
+    unused = checkpoint.params.keys() - loaded.keys()
+    notes = [f"weights: {n}" for n in checkpoint.notes if n.partition(":")[0] not in unused]
     if "mlm_head" in trained and "mlm_head" not in loaded:
         notes.append("weights: mlm_head random")
     layers = getattr(config.objective, "head_layers", None)

@@ -247,6 +247,7 @@ class RankingFeed:
             passage_max_length=data.passage_length,
             tokenizer_hash=tokenizer_hash,
             has_trained_mlm_head=False,
+            is_fine_tuned=True,
         )
 
     def describe(self, config: RunConfig) -> Iterator[str]:

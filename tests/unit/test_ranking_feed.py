@@ -100,6 +100,7 @@ def test_the_card_says_what_the_run_trained(config, built):
     )
     card = RANKING.card(changed, tokenizer_hash(built.material.tokenizer_directory))
     assert (card.pooling, card.normalize, card.query_prefix) == ("mean", True, "query: ")
+    assert card.is_fine_tuned and not card.has_trained_mlm_head
     assert (card.query_max_length, card.passage_max_length) == (16, 16)
     assert "contrast: 15 negatives of each query, 1 of them hard" in built.notes[-1]
 

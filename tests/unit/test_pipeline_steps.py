@@ -1,0 +1,134 @@
+"""A step is done once for all that its result depends on, and goes on where a kill left it."""
+
+import dataclasses
+
+import pytest
+
+from condenser_jax.errors import UserError
+from condenser_jax.pipeline.config import configure_pipeline
+from condenser_jax.pipeline.recipe import steps_of
+from condenser_jax.pipeline.steps import Pipeline, Step
+from configs.pipeline import get_config
+
+
+class Counted:
+    """Steps whose runs are counted: `double` reads `number`."""
+
+    def __init__(self, number=3, factor=2):
+        self.ran = []
+
+        def start(directory, earlier):
+            self.ran.append("number")
+            return {"value": number}
+
+        def multiply(directory, earlier):
+            self.ran.append("double")
+            return {"value": factor * earlier["number"].facts["value"]}
+
+        self.number = Step("number", start, {"number": number})
+        self.double = Step("double", multiply, {"factor": factor}, (self.number,))
+
+
+def test_a_step_that_is_done_is_read_back(tmp_path):
+    first, second = Counted(), Counted()
+    assert Pipeline(tmp_path).result(first.double).facts == {"value": 6}
+    assert Pipeline(tmp_path).result(second.double).facts == {"value": 6}
+    assert first.ran == ["number", "double"] and second.ran == []
+
+
+def test_a_changed_setting_concerns_its_step_and_what_reads_it(tmp_path):
+    Pipeline(tmp_path).result(Counted().double)
+    factor, number = Counted(factor=5), Counted(number=4)
+    assert Pipeline(tmp_path).result(factor.double).facts == {"value": 15}
+    assert factor.ran == ["double"]
+    assert Pipeline(tmp_path).result(number.double).facts == {"value": 8}
+    assert number.ran == ["number", "double"]
+
+
+def test_a_step_that_was_stopped_finds_its_directory_again(tmp_path):
+    def run(directory, earlier):
+        half = directory / "half"
+        if not half.exists():
+            half.touch()
+            raise KeyboardInterrupt
+        return {"went_on": True}
+
+    step = Step("long", run, {})
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(tmp_path).result(step)
+    result = Pipeline(tmp_path).result(step)
+    assert result.facts == {"went_on": True}
+    assert result.seconds >= float((result.directory / "seconds").read_text()) - 0.1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_data():
+    """No data are read for the key of a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("condenser_jax.pipeline.recipe._identity", lambda config: [])
+        patch.setattr("condenser_jax.pipeline.recipe._hash", lambda *where: "")
+        yield
+
+
+def keys(**changes):
+    """{step: key} of the smoke pipeline with some settings changed, as "run.section.key"."""
+    values = get_config("smoke").to_dict()
+    for path, value in changes.items():
+        *sections, name = path.split("__")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[name] = value
+    return {name: step.key for name, step in steps_of(configure_pipeline(values)).items()}
+
+
+def test_only_what_depends_on_a_setting_is_done_anew():
+    before = keys()
+    second = keys(second__optimizer__learning_rate=0.5)
+    assert {n for n in before if before[n] != second[n]} == {"second", "evaluation"}
+    mining = keys(mining__negatives=3)
+    assert {n for n in before if before[n] != mining[n]} == {
+        "mined-negatives",
+        "second",
+        "evaluation",
+    }
+    assert keys(condenser__seed=1).keys() == before.keys()
+    assert not set(keys(condenser__seed=1).values()) & (
+        set(before.values()) - {before["bm25-negatives"]}
+    )
+
+
+def test_the_form_of_the_computation_changes_no_key():
+    assert keys(first__compute__dtype="bfloat16", first__training__log_every=7) == keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"colection": "x"}, "unknown configuration key 'colection'; did you mean 'collection'"),
+        ({"mining": {"dept": 3}}, "unknown key in 'mining' 'dept'; did you mean 'depth'"),
+        (
+            {"first": {"objective": {"name": "mlm"}}},
+            "first.objective.name is 'mlm'; this run of the pipeline is a retriever.",
+        ),
+    ],
+)
+def test_a_wrong_configuration_is_refused(change, text):
+    with pytest.raises(UserError, match=text):
+        configure_pipeline(get_config("smoke").to_dict() | change)
+
+
+def test_a_missing_part_is_named():
+    values = get_config("smoke").to_dict()
+    del values["split"]
+    with pytest.raises(UserError, match="split is missing from the configuration of the pipeline"):
+        configure_pipeline(values)
+
+
+def test_both_retrievers_search_the_pipelines_collection():
+    values = get_config("smoke").to_dict() | {"collection": "beir:mine"}
+    config = configure_pipeline(values)
+    assert config.first.data.collection == config.second.data.collection == "beir:mine"
+    assert dataclasses.replace(config.first, data=None) == dataclasses.replace(
+        config.second, data=None
+    )
