@@ -60,6 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.tokenizer = ""  # directory or hub id; "": that of model.init, else trained on passages
     data.vocab_size = 8192  # of a tokenizer trained here
     data.heldout_share = 0.1  # docstrings: modules of `test`; `dev` takes as many
+    data.split_seed = 0  # docstrings: of the split; the seed of pre-training, which saw no `test`
     data.bad_share = 0.01  # broken records above this share are fatal
 
     config.objective = objective = ConfigDict()

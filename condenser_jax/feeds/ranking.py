@@ -52,6 +52,9 @@ class RankingData:
     tokenizer: str = ""  # directory or hub id; "": that of model.init, else one trained on passages
     vocab_size: int = 8192  # of a tokenizer trained here
     heldout_share: float = 0.1  # docstrings: modules of `test`; `dev` takes as many
+    split_seed: int = (
+        0  # docstrings: of the split; that of pre-training, which then never saw `test`
+    )
     bad_share: float = 0.01  # share of broken records above which they are fatal
 
 
@@ -91,13 +94,7 @@ class RankingMaterial:
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
         """Of the training texts, and of which belong together."""
-        lists = [self.texts.positives, self.texts.negatives]
-        numbers = [str(part.tolist()) for one in lists for part in one if part is not None]
-        return {
-            "queries": hash_texts(Joined(self.texts.queries)),
-            "passages": hash_texts(Joined(self.texts.passages)),
-            "judgements": hash_texts(numbers),
-        }
+        return texts_hashes(self.texts)
 
     @property
     def cards(self) -> list[dict[str, Any]]:
@@ -221,7 +218,7 @@ class RankingFeed:
     def open(self, config: RunConfig) -> RankingMaterial:
         """Opens the training data and the collection that is searched, and encodes them."""
         data = config.data
-        options = CollectionOptions(data.bad_share, data.heldout_share, config.seed)
+        options = CollectionOptions(data.bad_share, data.heldout_share, data.split_seed)
         texts = open_training(data.train, data.train_split, options)
         texts = with_wrong_positives(texts, data.wrong_positives, config.seed)
         texts = limited(texts, data.train_limit, config.seed)
@@ -284,6 +281,17 @@ class Joined(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (text.joined for text in self.texts)
+
+
+def texts_hashes(texts: TrainingTexts) -> dict[str, str]:
+    """{part: hash} of what a retriever is trained on."""
+    lists = [texts.positives, texts.negatives]
+    numbers = [str(part.tolist()) for one in lists for part in one if part is not None]
+    return {
+        "queries": hash_texts(Joined(texts.queries)),
+        "passages": hash_texts(Joined(texts.passages)),
+        "judgements": hash_texts(numbers),
+    }
 
 
 def _tokens(config: RunConfig, texts: TrainingTexts) -> Tokens:

@@ -19,14 +19,16 @@ from condenser_jax.config import RunConfig
 from condenser_jax.data.prepare import prepared_directories
 from condenser_jax.encoder import Encoder, default_dtype
 from condenser_jax.feeds.corpus import DataConfig, prepare_config, tokenizer_of
-from condenser_jax.feeds.ranking import Joined
+from condenser_jax.feeds.ranking import Joined, texts_hashes
 from condenser_jax.feeds.tokens import hash_texts
 from condenser_jax.finished import export_run
 from condenser_jax.mine import mine_file
 from condenser_jax.pipeline.config import PipelineConfig
 from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.mining import MiningOptions
+from condenser_jax.retrieval.training_texts import open_training
 from condenser_jax.run import train
 from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.retrieval import report_retrieval
@@ -53,17 +55,18 @@ def training_step(
     """
 
     def run(directory: Path, earlier: Results) -> Facts:
-        changed = config
+        run_config = config
         if init is not None:
-            changed = _with(changed, "model", init=str(earlier[init.name].directory / RUN))
+            run_config = changed(run_config, "model", init=str(earlier[init.name].directory / RUN))
         if negatives is not None:
             file = earlier[negatives.name].directory / TRAINING_FILE
-            changed = _with(changed, "data", train=f"tevatron:{file}")
-        workdir, history = train(changed, directory / RUN, time.time())
+            run_config = changed(run_config, "data", train=f"tevatron:{file}")
+        workdir, history = train(run_config, directory / RUN, time.time())
         export_run(workdir.root, directory / name, step)
         return {"figures": history, "model": name}
 
-    settings = {"config": _what_is_learned(config), "data": _identity(config), "exports": step}
+    data = [] if negatives else identity(config)  # a training file is known by its step
+    settings = {"config": what_is_learned(config), "data": data, "exports": step}
     return Step(name, run, settings, tuple(filter(None, (init, negatives))))
 
 
@@ -138,12 +141,12 @@ def _model(result: Result) -> str:
     return str(result.directory / result.facts["model"])
 
 
-def _with(config: RunConfig, section: str, **values: Any) -> RunConfig:
+def changed(config: RunConfig, section: str, **values: Any) -> RunConfig:
     changed = dataclasses.replace(getattr(config, section), **values)
     return dataclasses.replace(config, **{section: changed})
 
 
-def _what_is_learned(config: RunConfig) -> dict[str, Any]:
+def what_is_learned(config: RunConfig) -> dict[str, Any]:
     """The configuration without what changes only the form of the computation."""
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
     return {
@@ -158,12 +161,16 @@ def _what_is_learned(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _identity(config: RunConfig) -> list[str]:
+def identity(config: RunConfig) -> list[str]:
     """What the data are known by, so that a changed source is a changed step."""
     if isinstance(config.data, DataConfig):
         options = prepare_config(config.data, config.seed, tokenizer_of(config))
         return [directory.name for directory, _ in prepared_directories(options)]
-    return []  # a training file is a step's; a collection is hashed where it is mined
+    split = CollectionOptions(
+        config.data.bad_share, config.data.heldout_share, config.data.split_seed
+    )
+    texts = open_training(config.data.train, config.data.train_split, split)
+    return list(texts_hashes(texts).values())
 
 
 def _hash(collection: str, split: str) -> str:

@@ -73,6 +73,11 @@ class Pipeline:
             self._found[step.key] = self._do(step, earlier)
         return self._found[step.key]
 
+    @property
+    def results(self) -> list[Result]:
+        """Of all steps that were asked for, and of those that they read."""
+        return list(self._found.values())
+
     def directory(self, step: Step) -> Path:
         """Where a step works."""
         return self.root / f"{step.name}-{step.key}"

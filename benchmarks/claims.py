@@ -1,0 +1,199 @@
+"""The claims of Condenser and coCondenser, measured: pre-trained with equal steps and data, fine-
+tuned with few labels, small batches and wrong labels.
+
+    python benchmarks/claims.py                          # docstrings, small encoders from scratch
+    python benchmarks/claims.py --init=DIR --steps=500   # continued pre-training of a checkpoint
+    python benchmarks/claims.py --smoke                  # minutes: to see that it works
+
+Every arm is pre-trained for 2N steps on the same data: masked language model 2N; Condenser 2N;
+Condenser N, then coCondenser N. A random start stands beside them, and BM25. Each is fine-tuned
+with 500, 2000 and all labels; in batches of 8, 32 and 128; with 0, 20 and 40 % of the positives
+replaced at random; three seeds each. Every part is done once and found again. Writes
+docs/results.md and appends the figures to docs/benchmarks/claims.jsonl.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+from condenser_jax.environment import enable_compilation_cache, tune_process  # noqa: E402
+
+tune_process()
+
+import record  # noqa: E402
+from claims_report import Cell, write_results  # noqa: E402
+
+from condenser_jax.command import set_up_logging  # noqa: E402
+from condenser_jax.config import RunConfig  # noqa: E402
+from condenser_jax.encoder import Encoder, default_dtype  # noqa: E402
+from condenser_jax.finished import export_run  # noqa: E402
+from condenser_jax.methods import configure  # noqa: E402
+from condenser_jax.pipeline.recipe import (  # noqa: E402
+    RUN,
+    Results,
+    changed,
+    identity,
+    training_step,
+    what_is_learned,
+)
+from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step  # noqa: E402
+from condenser_jax.retrieval.bm25 import Bm25  # noqa: E402
+from condenser_jax.retrieval.collection import Collection, CollectionOptions  # noqa: E402
+from condenser_jax.retrieval.kinds import open_collection  # noqa: E402
+from condenser_jax.retrieval.metrics import evaluate  # noqa: E402
+from condenser_jax.run import train  # noqa: E402
+from configs import cocondenser, condenser, mlm, retrieval  # noqa: E402
+
+LABELS, BATCHES, WRONG = (500, 2000, 0), (8, 32, 128), (0.0, 0.2, 0.4)
+BATCH = 32
+DEPTH = 100
+HELDOUT = 0.2  # of the modules are test, as many dev: over 2000 test queries
+MAIN = ("random", "mlm", "condenser", "cocondenser")
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "condenser, early layer 0": {"early_layer": 0},
+    "condenser, no late MLM": {"late_mlm": False},
+}
+OUTPUT = record.FOLDER / "claims.jsonl"
+
+
+def configuration(args: argparse.Namespace, values: Any, steps: int, **sections: Any) -> RunConfig:
+    """A pre-training configuration of the benchmark."""
+    values.data.update({"source": args.source, "heldout_share": HELDOUT})
+    values.model.init = args.init
+    values.optimizer.learning_rate = args.learning_rate
+    values.training.update({"steps": steps, "eval_every": steps, "save_every": steps})
+    for section, content in sections.items():
+        values[section].update(content)
+    return configure(values.to_dict())
+
+
+def arms(args: argparse.Namespace) -> dict[str, Step | None]:
+    """The pre-trained starts by name; None is a random one (or the checkpoint as it is)."""
+    n, variant = args.steps, "smoke" if args.smoke else ""
+    mlm_config = configuration(args, mlm.get_config(variant), 2 * n)
+    whole = configuration(args, condenser.get_config(variant), 2 * n)
+    half = training_step("condenser-half", configuration(args, condenser.get_config(variant), n))
+    contrast = configuration(args, cocondenser.get_config(variant), n, training={"batch_size": 32})
+    found = {
+        "random": None,
+        "mlm": training_step("mlm", mlm_config),
+        "condenser": training_step("condenser", whole),
+        "cocondenser": training_step("cocondenser", contrast, init=half),
+    }
+    for name, objective in ABLATIONS.items():
+        config = configuration(args, condenser.get_config(variant), 2 * n, objective=objective)
+        found[name] = training_step(name.replace(", ", "-").replace(" ", "-"), config)
+    return found
+
+
+def cells(args: argparse.Namespace) -> list[Cell]:
+    """What is fine-tuned: ablations with few labels alone."""
+    labels = LABELS if not args.smoke else (50, 0)
+    found = []
+    for arm in (*MAIN, *ABLATIONS):
+        for seed in range(args.seeds):
+            found += [Cell(arm, seed, labels=n) for n in labels]
+            if arm in MAIN:
+                found += [Cell(arm, seed, batch=size) for size in BATCHES if size != BATCH]
+                found += [Cell(arm, seed, wrong=share) for share in WRONG if share]
+    return found
+
+
+def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None) -> Step:
+    """Fine-tunes one cell, searches with the test queries, and keeps their figures alone."""
+    values = retrieval.get_config("smoke" if args.smoke else "")
+    values.seed = cell.seed
+    values.data.update({"train": args.collection, "heldout_share": HELDOUT})
+    values.data.update({"train_limit": cell.labels, "wrong_positives": cell.wrong})
+    values.optimizer.learning_rate = args.fine_tuning_rate
+    steps = args.examples // cell.batch
+    values.training.update({"batch_size": cell.batch, "steps": steps, "tensorboard": False})
+    values.training.update({"log_every": steps, "eval_every": steps, "save_every": steps})
+    values.evaluation.update({"queries": 100, "passages": 500})
+    values.model.init = args.init
+    config = configure(values.to_dict())
+
+    def run(directory: Path, earlier: Results) -> Facts:
+        used = config
+        if start is not None:
+            used = changed(config, "model", init=str(earlier[start.name].directory / RUN))
+        workdir, _ = train(used, directory / RUN, time.time())
+        export_run(workdir.root, directory / "model", "last")
+        per_query = search(
+            Encoder.load(str(directory / "model"), dtype=default_dtype()), test(args)
+        )
+        shutil.rmtree(directory / RUN)
+        shutil.rmtree(directory / "model")
+        return {"per_query": per_query}
+
+    settings = {"config": what_is_learned(config), "data": identity(config), "depth": DEPTH}
+    return Step(f"cell-{cell.name}", run, settings, (start,) if start else ())
+
+
+def test(args: argparse.Namespace) -> Collection:
+    """What is searched: the split of the run's seed 0, whatever the seed of a cell."""
+    return open_collection(args.collection, "test", CollectionOptions(0.01, HELDOUT, seed=0))
+
+
+def search(encoder: Encoder, collection: Collection) -> dict[str, dict[str, float]]:
+    """The figures of every test query."""
+    asked = [text.joined for text in collection.queries]
+    hits = encoder.search(asked, [text.joined for text in collection.corpus], DEPTH)
+    ids = collection.corpus.ids
+    run = {
+        query: {ids[row]: float(score) for row, score in zip(rows, scores, strict=True)}
+        for query, rows, scores in zip(collection.queries.ids, *hits, strict=True)
+    }
+    return evaluate(run, collection.qrels, recalls=(DEPTH,))
+
+
+def bm25(collection: Collection) -> Mapping[str, Mapping[str, float]]:
+    """BM25's figures of every test query."""
+    run = Bm25(collection.corpus).search(collection.queries, DEPTH)
+    return evaluate(run, collection.qrels, recalls=(DEPTH,))
+
+
+def main() -> None:
+    """Runs what is not done yet, and writes the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--workdir", default="runs/claims", help="where every part is kept")
+    parser.add_argument("--source", default="docstrings:", help="what is pre-trained on")
+    parser.add_argument("--collection", default="docstrings:", help="what is searched")
+    parser.add_argument("--init", default="", help="a checkpoint to go on from; default: none")
+    parser.add_argument("--steps", type=int, default=900, help="N: each arm is trained 2N steps")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="of pre-training")
+    parser.add_argument("--fine_tuning_rate", type=float, default=1e-3, help="of fine-tuning")
+    parser.add_argument("--examples", type=int, default=9600, help="queries seen in fine-tuning")
+    parser.add_argument("--seeds", type=int, default=3, help="of each cell")
+    parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
+    parser.add_argument("--output", type=Path, default=record.FOLDER.parent / "results.md")
+    args = parser.parse_args()
+    if args.smoke:
+        args.source = args.collection = "docstrings:jax"
+        args.steps, args.examples, args.seeds = 10, 320, 1
+    set_up_logging()
+    enable_compilation_cache()
+    pipeline, starts = Pipeline(Path(args.workdir)), arms(args)
+    found: dict[Cell, Result] = {}
+    todo = cells(args)
+    for number, cell in enumerate(todo, start=1):
+        print(f"{number} of {len(todo)}: {cell.name}", flush=True)
+        found[cell] = pipeline.result(fine_tuning(args, cell, starts[cell.arm]))
+    per_query = {cell: result.facts["per_query"] for cell, result in found.items()}
+    figures = write_results(args.output, per_query, bm25(test(args)), vars(args))
+    hours = sum(result.seconds for result in pipeline.results) / 3600
+    record.append(OUTPUT, {**dataclasses.asdict(figures), "hours": round(hours, 2)})
+    print(f"written: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
