@@ -43,12 +43,13 @@ def write_onnx(directory: Path) -> Path:
 
     path = directory / ONNX_FILE
     encoder = _module(directory, read_card(directory / CARD_FILE))
-    ids = torch.ones(2, 5, dtype=torch.long)
+    # Two tensors: of one that is given twice the graph would make one input.
+    example = tuple(torch.ones(2, 5, dtype=torch.long) for _ in INPUTS)
     axes = {0: "batch", 1: "length"}
     with _silence(), torch.no_grad():
         torch.onnx.export(
             encoder,
-            (ids, ids),
+            example,
             path,
             input_names=list(INPUTS),
             output_names=[OUTPUT],
