@@ -44,12 +44,16 @@ REQUIRED = [
 EXTRAS = {
     "cuda": ["jax[cuda12]"],
     "faiss": ["faiss-cpu>=1.9"],  # launch/search.py --index
+    "onnx": ["onnx>=1.19", "onnxruntime>=1.23", "onnxscript>=0.5", "torch>=2.9"],  # export --onnx
     "tpu": ["jax[tpu]"],
     "wandb": ["wandb"],
     "test": [
         "PyStemmer",
         "faiss-cpu>=1.9",
         "hypothesis",
+        "onnx>=1.19",
+        "onnxruntime>=1.23",
+        "onnxscript>=0.5",
         "pytest>=8",
         "sentence-transformers>=5.2",
         "torch>=2.6",

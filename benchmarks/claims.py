@@ -33,7 +33,6 @@ from claims_report import Cell, write_results  # noqa: E402
 from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.config import RunConfig  # noqa: E402
 from condenser_jax.encoder import Encoder, default_dtype  # noqa: E402
-from condenser_jax.finished import export_run  # noqa: E402
 from condenser_jax.methods import configure  # noqa: E402
 from condenser_jax.pipeline.recipe import (  # noqa: E402
     RUN,

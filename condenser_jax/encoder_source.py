@@ -36,10 +36,7 @@ def read_source(path: str) -> Source:
     sentence-transformers' format, or one of the hub. Raises UserError for anything else.
     """
     if Path(path).is_dir() and is_workdir(path):
-        run = read_run(path)
-        tokenizer = load_tokenizer(run.workdir.tokenizer)
-        groups = {name: tree for name, tree in run.params.items() if name.endswith("backbone")}
-        return Source(path, run.workdir.root, run.backbone, groups, tokenizer, run)
+        return source_of_run(path, read_run(path))
     directory = inner = find_directory(path)
     if sentence_modules.has_modules(directory) and not (directory / CARD_FILE).is_file():
         inner = sentence_modules.transformer_directory(directory)
@@ -62,6 +59,13 @@ def says_pooling(path: str) -> bool:
         return True
     directory = find_directory(path)
     return (directory / CARD_FILE).is_file() or sentence_modules.has_modules(directory)
+
+
+def source_of_run(path: str, run: Finished) -> Source:
+    """The encoder of a checkpoint that was read."""
+    tokenizer = load_tokenizer(run.workdir.tokenizer)
+    groups = {name: tree for name, tree in run.params.items() if name.endswith("backbone")}
+    return Source(path, run.workdir.root, run.backbone, groups, tokenizer, run)
 
 
 def card_of(source: Source, pooling: str | None = None) -> EncoderCard:

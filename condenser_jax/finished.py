@@ -1,4 +1,4 @@
-"""A run read back from its work directory: its encoder, its figures, its export."""
+"""A run read back from its work directory: its encoder, its figures, what an export says of it."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,6 @@ import numpy as np
 from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import EncoderCard, read_card
-from condenser_jax.hf.export import export
 from condenser_jax.hf.model_card import Facts
 from condenser_jax.methods import METHODS, configure
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
@@ -71,14 +70,6 @@ def _chosen_step(checkpoints: Saved, step: str) -> int:
     if chosen is None:
         raise UserError(f"{checkpoints.directory} has no checkpoint yet; let the run go on first.")
     return chosen
-
-
-def export_run(path: str | Path, output: str | Path, step: str, licence: str = "") -> Path:
-    """Writes the Hugging Face directory of a run's checkpoint; returns it."""
-    run = read_run(path, step)
-    return export(
-        run.params, run.backbone, run.workdir.tokenizer, output, run.card, model_facts(run, licence)
-    )
 
 
 def model_facts(run: Finished, licence: str) -> Facts:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from condenser_jax.hf.card import CARD_FILE, EncoderCard, write_card
 from condenser_jax.hf.config import config_to_hf
 from condenser_jax.hf.load import HEAD_FILE, TOKENIZER_FILES, WEIGHT_FILES
 from condenser_jax.hf.model_card import Facts, model_card
+from condenser_jax.hf.onnx_file import ONNX_FILE, write_onnx
 from condenser_jax.models.config import BackboneConfig
 
 _NORMALIZE_FOLDER = "2_Normalize"
 _POOLING_FOLDER = "1_Pooling"
 # Files that an earlier export may have written and the present one does not.
-_OPTIONAL_FILES = {HEAD_FILE, f"{_NORMALIZE_FOLDER}/config.json", *TOKENIZER_FILES}
+_OPTIONAL_FILES = {HEAD_FILE, ONNX_FILE, f"{_NORMALIZE_FOLDER}/config.json", *TOKENIZER_FILES}
 
 
 def export(
@@ -36,11 +37,16 @@ def export(
     output: str | Path,
     card: EncoderCard,
     facts: Facts,
+    *,
+    with_onnx: bool = False,
+    check: Callable[[Path], None] = lambda directory: None,
 ) -> Path:
     """Writes backbone, mlm_head and condenser_head (the latter two if there) to `output`.
 
     `params` is {group: tree of host arrays}; padded vocabulary rows are cut off, other groups are
-    passed over. An earlier export at `output` is replaced. Raises UserError if `output` holds
+    passed over. `with_onnx` adds a graph (`onnx_file`). `check` is called with the directory when
+    it is whole and has not its name yet; what it raises ends the export. An earlier export at
+    `output` is replaced. Raises UserError if `output` holds
     anything else, if there is no tokenizer, if a length of the card exceeds the model's, or if the
     disk is full; nothing half-written stays.
     """
@@ -52,9 +58,12 @@ def export(
         _copy_tokenizer(folder, Path(tokenizer_directory))
         _write_sentence_transformer(folder, config, card)
         write_card(card, folder / CARD_FILE)
-        text = model_card(output.name, config, card, facts, "mlm_head" in params)
+        text = model_card(output.name, config, card, facts, "mlm_head" in params, with_onnx)
         (folder / "README.md").write_text(text, encoding="utf-8")
         _check_nothing_is_lost(output, folder)
+        if with_onnx:
+            write_onnx(folder)
+        check(folder)
     return output
 
 

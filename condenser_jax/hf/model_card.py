@@ -25,7 +25,12 @@ class Facts:
 
 
 def model_card(
-    name: str, config: BackboneConfig, card: EncoderCard, facts: Facts, has_mlm_head: bool
+    name: str,
+    config: BackboneConfig,
+    card: EncoderCard,
+    facts: Facts,
+    has_mlm_head: bool,
+    has_onnx: bool = False,
 ) -> str:
     """Returns the Markdown text of the model card."""
     sections = [
@@ -37,6 +42,7 @@ def model_card(
         "## Use",
         _use(card),
         _masked_lm(card) if has_mlm_head else "",
+        _onnx(card) if has_onnx else "",
         _table("Data", facts.data),
         _table("Training", facts.training),
         _table("Evaluation", facts.evaluation),
@@ -87,6 +93,27 @@ def _masked_lm(card: EncoderCard) -> str:
         "**The masked language model of this directory predicts nonsense.** Late MLM was off: the "
         "MLM head was trained on the states of the condenser head, never on those of this encoder. "
         "Use the vectors, not `AutoModelForMaskedLM`."
+    )
+
+
+def _onnx(card: EncoderCard) -> str:
+    prefix = f"{card.passage_prefix!r} + " if card.passage_prefix else ""
+    return "\n".join(
+        [
+            "`encoder.onnx` is the same encoder for ONNX Runtime: token ids to vectors, pooling "
+            "and normalisation included.",
+            "",
+            "```python",
+            "import numpy, onnxruntime, tokenizers",
+            "",
+            'tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")',
+            f"tokenizer.enable_truncation({card.passage_max_length})",
+            f'ids = numpy.array([tokenizer.encode({prefix}"a text").ids])',
+            'session = onnxruntime.InferenceSession("encoder.onnx")',
+            'feeds = {"input_ids": ids, "attention_mask": numpy.ones_like(ids)}',
+            "vectors = session.run(None, feeds)[0]",
+            "```",
+        ]
     )
 
 

@@ -18,10 +18,10 @@ from typing import Any
 from condenser_jax.config import RunConfig
 from condenser_jax.data.prepare import prepared_directories
 from condenser_jax.encoder import Encoder, default_dtype
+from condenser_jax.exporting import export_run
 from condenser_jax.feeds.corpus import DataConfig, prepare_config, tokenizer_of
 from condenser_jax.feeds.ranking import Joined, texts_hashes
 from condenser_jax.feeds.tokens import hash_texts
-from condenser_jax.finished import export_run
 from condenser_jax.mine import mine_file
 from condenser_jax.pipeline.config import PipelineConfig
 from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step

@@ -215,3 +215,26 @@ def test_a_card_that_cannot_be_trusted_is_refused(tmp_path, content, message):
         (tmp_path / "card.json").write_text(content)
     with pytest.raises(UserError, match=message):
         read_card(tmp_path / "card.json")
+
+
+def test_what_a_check_finds_wrong_leaves_the_earlier_export(run, tokenizer, tmp_path):
+    output = run()
+    before = {name: (output / name).read_bytes() for name in _names(output)}
+    seen = []
+
+    def check(directory):
+        seen.append(_names(directory))
+        raise RuntimeError("other vectors")
+
+    with pytest.raises(RuntimeError, match="other vectors"):
+        export(PARAMS, CONFIG, tokenizer, output, CARD, FACTS, check=check)
+    assert seen == [set(before)]
+    assert {name: (output / name).read_bytes() for name in _names(output)} == before
+    assert [path.name for path in output.parent.iterdir()] == ["model"]
+
+
+def test_the_model_card_shows_how_a_graph_is_run():
+    card = dataclasses.replace(CARD, passage_prefix="passage: ")
+    text = model_card("model", CONFIG, card, FACTS, has_mlm_head=False, has_onnx=True)
+    assert "tokenizer.encode('passage: ' + \"a text\")" in text and "encoder.onnx" in text
+    assert "encoder.onnx" not in model_card("model", CONFIG, card, FACTS, has_mlm_head=False)

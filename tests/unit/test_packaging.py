@@ -22,9 +22,12 @@ NEVER_IMPORTED = {"importlib-resources"}  # catalogues of tensorflow-datasets ne
 OPTIONAL = {
     "Stemmer",
     "faiss",
+    "onnxruntime",
+    "sentence_transformers",
+    "torch",
     "wandb",
     "zstandard",
-}  # refused with the remedy where they are missing
+}  # where they are missing: refused with the remedy, or a check is left out
 MODULES = {
     "absl-py": "absl",
     "orbax-checkpoint": "orbax",
@@ -90,7 +93,7 @@ def test_installed_versions_are_those_that_setup_allows():
 
 
 def test_every_extra_is_there():
-    assert set(declared("EXTRAS")) == {"cuda", "faiss", "tpu", "wandb", "test", "dev"}
+    assert set(declared("EXTRAS")) == {"cuda", "faiss", "onnx", "tpu", "wandb", "test", "dev"}
 
 
 @pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])

@@ -1,0 +1,158 @@
+"""The recipe of launch/export.py: a run's checkpoint becomes a directory for others to load, which
+must give the vectors of the run, whoever loads it, or it is not written.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from condenser_jax.data.hashing import integers_below
+from condenser_jax.encoder import Encoder
+from condenser_jax.encoder_source import KINDS, QUERY, card_of, source_of_run
+from condenser_jax.errors import RunFailed, UserError
+from condenser_jax.finished import Finished, model_facts, read_run
+from condenser_jax.hf.export import export
+from condenser_jax.hf.onnx_file import ONNX_FILE, check_packages, run_onnx
+
+TOLERANCE = 1e-4  # between vectors of the run and of the directory, in float32
+SENTENCES = (
+    "The Condenser skips early states to its head.",
+    "",
+    "Dense retrieval compares vectors, not words; words that are never seen together may be near.",
+)
+OF_TOKENS = (5, 40, 2000)  # lengths of texts of arbitrary tokens; the last one is cut
+Encode = Callable[[list[str], str], np.ndarray]  # texts and their kind -> vectors [n, D]
+
+
+class Exported(NamedTuple):
+    """What was written, and how far its vectors are from those of the run, by who loads it."""
+
+    directory: Path
+    differences: dict[str, float]
+
+
+def export_run(
+    path: str | Path, output: str | Path, step: str, licence: str = "", with_onnx: bool = False
+) -> Exported:
+    """Writes the Hugging Face directory of a run's checkpoint, and checks it first.
+
+    Args:
+      path: the work directory.
+      output: what `Encoder`, `AutoModel` and `SentenceTransformer` load.
+      step: "last", "best" or a step's number.
+      licence: SPDX name for the model card.
+      with_onnx: adds an ONNX graph.
+
+    Raises UserError for what `export` and `read_run` refuse, and for `with_onnx` without its
+    packages; RunFailed if the vectors differ by TOLERANCE or more, and then nothing is written.
+    """
+    if with_onnx:
+        check_packages()
+    run = read_run(path, step)
+    _check_tied(run)
+    source = source_of_run(str(path), run)
+    ours = Encoder(source, card_of(source))
+    differences: dict[str, float] = {}
+
+    def check(directory: Path) -> None:
+        differences.update(differences_of(ours, directory))
+
+    directory = export(
+        run.params,
+        run.backbone,
+        run.workdir.tokenizer,
+        output,
+        run.card,
+        model_facts(run, licence),
+        with_onnx=with_onnx,
+        check=check,
+    )
+    return Exported(directory, differences)
+
+
+def differences_of(ours: Encoder, directory: Path) -> dict[str, float]:
+    """How far the vectors of an exported directory are from ours, by who loads it: `Encoder`,
+    sentence-transformers where it is installed, ONNX Runtime where there is a graph.
+
+    Raises RunFailed for TOLERANCE or more.
+    """
+    texts = sample_texts(ours.source.tokenizer)
+    found = {}
+    with jax.default_matmul_precision("highest"):
+        expected = {kind: ours.encode(texts, kind) for kind in KINDS}
+        for name, encode in _readers(directory).items():
+            apart = (np.abs(encode(texts, kind) - expected[kind]).max() for kind in KINDS)
+            found[name] = float(max(apart))
+    for name, difference in found.items():
+        if not difference < TOLERANCE:
+            raise RunFailed(
+                f"the export is not written: loaded by {name} its vectors differ by "
+                f"{difference:.1e} from those of the run, allowed {TOLERANCE:.0e}; are the "
+                "tokenizer and the card those of the run?"
+            )
+    return found
+
+
+def sample_texts(tokenizer: Any) -> list[str]:
+    """A few sentences, and texts of arbitrary tokens: short, long and too long."""
+    texts = list(SENTENCES)
+    for length in OF_TOKENS:
+        ids = integers_below(len(tokenizer), length, np.arange(length))
+        texts.append(tokenizer.decode(ids, skip_special_tokens=True))
+    return texts
+
+
+def _readers(directory: Path) -> dict[str, Encode]:
+    encoder = Encoder.load(directory)
+    found: dict[str, Encode] = {"condenser_jax": encoder.encode}
+    if theirs := _sentence_transformers(directory, encoder):
+        found["sentence-transformers"] = theirs
+    if (directory / ONNX_FILE).is_file():
+        found["ONNX Runtime"] = _onnx_runtime(directory, encoder)
+    return found
+
+
+def _sentence_transformers(directory: Path, encoder: Encoder) -> Encode | None:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        return None
+    model = SentenceTransformer(str(directory), device="cpu", trust_remote_code=False)
+
+    def encode(texts: list[str], kind: str) -> np.ndarray:
+        # Its files have one length, that of passages; versions before 6 refuse a second one.
+        model.max_seq_length = getattr(encoder.card, f"{kind}_max_length")
+        run = model.encode_query if kind == QUERY else model.encode_document
+        return run(texts, show_progress_bar=False)
+
+    return encode
+
+
+def _onnx_runtime(directory: Path, encoder: Encoder) -> Encode:
+    """Tokens as transformers makes them."""
+    tokenizer = encoder.source.tokenizer
+
+    def encode(texts: list[str], kind: str) -> np.ndarray:
+        prefix = getattr(encoder.card, f"{kind}_prefix")
+        length = getattr(encoder.card, f"{kind}_max_length")
+        tokens = tokenizer(
+            [prefix + text for text in texts],
+            truncation=True,
+            max_length=length,
+            padding=True,
+            return_tensors="np",
+        )
+        return run_onnx(directory / ONNX_FILE, tokens["input_ids"], tokens["attention_mask"])
+
+    return encode
+
+
+def _check_tied(run: Finished) -> None:
+    if "query_backbone" in run.params:
+        raise UserError(
+            f"{run.workdir.root} has an encoder of its own for queries, and a directory of Hugging "
+            "Face's format holds one encoder; search with the work directory itself"
+        )

@@ -1,0 +1,58 @@
+"""An exported directory gives one vector to our encoder, sentence-transformers and ONNX Runtime.
+
+Reference: torch and ONNX Runtime on CPU, float32; tolerance 1e-4. Negative control: other weights,
+or another pooling in a file that only the other one reads, must differ.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from condenser_jax import Encoder
+from condenser_jax.errors import RunFailed
+from condenser_jax.exporting import differences_of
+from condenser_jax.hf.card import CARD_FILE, read_card, write_card
+from condenser_jax.hf.onnx_file import ONNX_FILE, run_onnx, write_onnx
+from tests.encoders import export_tiny
+
+pytest.importorskip("torch", reason="compares with torch, which is not installed")
+KINDS = {"bert": {"pooling": "cls", "query_prefix": "one "}, "roberta": {"pooling": "mean"}}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def encoder(request, tmp_path_factory):
+    card = KINDS[request.param] | {"normalize": request.param == "roberta"}
+    return Encoder.load(export_tiny(tmp_path_factory.mktemp("e"), request.param, **card))
+
+
+def test_sentence_transformers_finds_the_vectors_of_an_export(encoder):
+    found = differences_of(encoder, encoder.source.directory)
+    assert found["sentence-transformers"] < 1e-4 and len(found) == 2
+
+
+def test_files_of_sentence_transformers_that_name_another_pooling_are_noticed(tmp_path):
+    encoder = Encoder.load(export_tiny(tmp_path, pooling="cls"))
+    pooling = encoder.source.directory / "1_Pooling" / "config.json"
+    swapped = pooling.read_text().replace("true", "TRUE").replace("false", "true", 1)
+    pooling.write_text(swapped.replace("TRUE", "false"))
+    with pytest.raises(RunFailed, match="loaded by sentence-transformers its vectors differ by"):
+        differences_of(encoder, encoder.source.directory)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_finds_the_vectors_of_an_export(encoder):
+    pytest.importorskip("onnxruntime")
+    directory = encoder.source.directory
+    write_onnx(directory)
+    found = differences_of(encoder, directory)
+    assert found["ONNX Runtime"] < 1e-4 and len(found) == 3
+    for shape in ((1, 2), (1, 36), (7, 5)):  # free, also of a batch of one
+        ids = np.full(shape, 6)
+        assert run_onnx(directory / ONNX_FILE, ids, np.ones(shape)).shape == (shape[0], 32)
+    card = read_card(directory / CARD_FILE)
+    write_card(dataclasses.replace(card, normalize=not card.normalize), directory / CARD_FILE)
+    other = Encoder.load(directory)
+    (directory / "modules.json").unlink()  # sentence-transformers would take the mean
+    with pytest.raises(RunFailed, match="loaded by (ONNX Runtime|sentence-transformers)"):
+        differences_of(other, directory)
