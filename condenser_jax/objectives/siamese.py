@@ -46,8 +46,8 @@ def build_siamese(
         del frozen
         ids, mask = batch["input_ids"], batch["attention_mask"]
         rows, texts, length = ids.shape
-        flat = [array.reshape(rows * texts, length) for array in (ids, mask)]
-        vectors = encoder(params[GROUP], *flat, _of_texts(dropout, texts))
+        ids, mask = ids.reshape(-1, length), mask.reshape(-1, length)
+        vectors = encoder(params[GROUP], ids, mask, _of_texts(dropout, texts))
         found = of_rows(vectors.reshape(rows, texts, -1), batch)
         total = found["loss"].sum()
         metrics = {
