@@ -5,13 +5,17 @@ section 3), and the triplet loss (Ein Dor et al. 2018).
 import jax
 import jax.numpy as jnp
 
-from condenser_jax.models.pooling import normalise
 from condenser_jax.types import Array
+
+SMALLEST = 1e-30  # square of the product of two lengths that is still told from 0
 
 
 def cosine(first: Array, second: Array) -> Array:
-    """Cosines [...] of vectors [..., D]; 0 where one of them is 0."""
-    return (normalise(first) * normalise(second)).sum(-1)
+    """Cosines [...] of vectors [..., D], at least float32; 0 where one of them is 0."""
+    wide = jnp.promote_types(jnp.float32, first.dtype)
+    first, second = first.astype(wide), second.astype(wide)
+    squares = (first * first).sum(-1) * (second * second).sum(-1)
+    return (first * second).sum(-1) / jnp.sqrt(jnp.maximum(squares, SMALLEST))
 
 
 def distance(first: Array, second: Array) -> Array:

@@ -6,6 +6,7 @@ both have. In a triplet anchor and positive are of one docstring, the negative o
 same module. Modules are split as in `docstring_pairs`.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from condenser_jax.retrieval.sentences import (
 )
 
 BUILT_IN = "docstrings:"
+WORD = re.compile(r"\w+")
 
 
 def open_pairs(where: str, split: str, options: CollectionOptions) -> list[ScoredPair]:
@@ -74,5 +76,5 @@ def _first_paragraph(pair: DocstringPair) -> str:
 
 def _overlap(first: str, second: str) -> float:
     """The share of the words of both that both have, 0 to 1 (Dice)."""
-    words, others = (set(text.casefold().split()) for text in (first, second))
-    return 2 * len(words & others) / (len(words) + len(others))
+    words, others = (set(WORD.findall(text.casefold())) for text in (first, second))
+    return 2 * len(words & others) / max(1, len(words) + len(others))

@@ -24,10 +24,10 @@ from tests.encoders import export_tiny  # noqa: E402
 from tests.helpers import assert_close, compile_quickly  # noqa: E402
 from tests.hf_models import random_params, tiny_config  # noqa: E402
 from tests.parity.torch_reference import as_theirs  # noqa: E402
+from tests.text_batches import ranking_batch, rows_batch  # noqa: E402
 
 TOLERANCE = 1e-9
 CONFIG = dataclasses.replace(tiny_config("bert"), hidden_dropout=0.0, attention_dropout=0.0)
-ROWS, LENGTH = 4, 9
 COSINES = RetrieverConfig(normalise=True, temperature=1 / 20, exclude_copies=False)
 DOTS = RetrieverConfig(pooling="mean", exclude_copies=False)
 
@@ -49,14 +49,6 @@ def losses_of_theirs():
     from sentence_transformers.sentence_transformer import losses
 
     return losses
-
-
-def texts(*shape, seed=0):
-    """Ids and masks int32 [*shape, LENGTH]."""
-    rng = np.random.default_rng(seed)
-    used = rng.integers(3, LENGTH + 1, shape)
-    mask = (np.arange(LENGTH) < used[..., None]).astype(np.int32)
-    return rng.integers(5, CONFIG.vocab_size, (*shape, LENGTH)).astype(np.int32) * mask, mask
 
 
 def loss_of(build, options, chunk_rows=0):
@@ -102,23 +94,6 @@ def theirs(model, loss, columns, labels=None):
     return {"loss": value.item()} | gradients
 
 
-def ranking_batch():
-    """Queries with a positive and a hard negative, of which two come twice; the same as columns."""
-    queries, passages = texts(ROWS), texts(ROWS, 2, seed=1)
-    numbers = np.arange(2 * ROWS, dtype=np.int32).reshape(ROWS, 2)
-    for values in (*passages, numbers):
-        values[3, 1], values[2, 0] = values[0, 0], values[1, 0]
-    batch = {
-        "query_input_ids": queries[0],
-        "query_attention_mask": queries[1],
-        "passage_input_ids": passages[0],
-        "passage_attention_mask": passages[1],
-        "passages": numbers,
-        "positives": numbers[:, :1],
-    }
-    return batch, [queries, *((passages[0][:, i], passages[1][:, i]) for i in range(2))]
-
-
 @pytest.mark.parametrize("chunk_rows", [0, 2], ids=["plain", "cached"])
 @pytest.mark.parametrize("options", [COSINES, DOTS], ids=["cosine", "dot"])
 def test_ranking_equals_multiple_negatives_ranking(models, options, chunk_rows):
@@ -131,7 +106,10 @@ def test_ranking_equals_multiple_negatives_ranking(models, options, chunk_rows):
         loss = kinds.CachedMultipleNegativesRankingLoss(model, mini_batch_size=chunk_rows, **how)
     else:
         loss = kinds.MultipleNegativesRankingLoss(model, **how)
-    batch, columns = ranking_batch()
+    batch = ranking_batch(CONFIG)
+    passages = [batch["passage_input_ids"], batch["passage_attention_mask"]]
+    columns = [(batch["query_input_ids"], batch["query_attention_mask"])]
+    columns += [tuple(array[:, i] for array in passages) for i in range(3)]
     expected = theirs(model, loss, columns)
     assert_close(ours(retriever.build, options, batch, chunk_rows), expected, TOLERANCE)
     for wrong in () if chunk_rows else ({"temperature": 0.7}, {"exclude_copies": True}):
@@ -142,22 +120,20 @@ def test_ranking_equals_multiple_negatives_ranking(models, options, chunk_rows):
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_similarity_equals_the_regression_of_cosines(models, pooling):
     model = models[pooling]
-    ids, mask = texts(ROWS, 2)
-    scores = np.array([0.0, 0.3, 1.0, 0.76], np.float32)
-    batch = {"input_ids": ids, "attention_mask": mask, "similarity": scores}
-    columns = [(ids[:, i], mask[:, i]) for i in range(2)]
-    expected = theirs(model, losses_of_theirs().CosineSimilarityLoss(model), columns, scores)
+    batch = rows_batch(CONFIG, 2)
+    columns = [(batch["input_ids"][:, i], batch["attention_mask"][:, i]) for i in range(2)]
+    loss = losses_of_theirs().CosineSimilarityLoss(model)
+    expected = theirs(model, loss, columns, batch["similarity"])
     assert_close(ours(similarity.build, SimilarityConfig(pooling=pooling), batch), expected, 1e-9)
     other = SimilarityConfig(pooling="cls" if pooling == "mean" else "mean")
     assert abs(our_loss(similarity.build, other, batch) / expected["loss"] - 1) > 1e-3
 
 
 def test_sections_equal_the_triplet_loss(models):
-    ids, mask = texts(ROWS, 3)
-    batch = {"input_ids": ids, "attention_mask": mask}
-    columns = [(ids[:, i], mask[:, i]) for i in range(3)]
+    batch = rows_batch(CONFIG, 3)
+    columns = [(batch["input_ids"][:, i], batch["attention_mask"][:, i]) for i in range(3)]
     loss = losses_of_theirs().TripletLoss(models["cls"])
-    expected = theirs(models["cls"], loss, columns, np.zeros(ROWS, np.float32))
+    expected = theirs(models["cls"], loss, columns, batch["similarity"])
     got = ours(sections.build, SectionsConfig(), batch)
     # What is added to all vectors alike changes no distance: its gradient is 0, and rounding.
     shift = f"encoder.layer.{CONFIG.num_layers - 1}.output.LayerNorm.bias"

@@ -19,6 +19,7 @@ from tests.helpers import (
     tiny_backbone,
     worst_difference,
 )
+from tests.text_batches import rows_batch
 
 BACKBONE = tiny_backbone(num_layers=1)
 ROWS, LENGTH = 4, 7
@@ -44,19 +45,11 @@ def test_equal_texts_have_a_gradient():
         assert np.isfinite(jax.grad(loss)(A)).all()
 
 
-def batch_of(texts: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    mask = (np.arange(LENGTH) < rng.integers(3, LENGTH + 1, (ROWS, texts, 1))).astype(np.int32)
-    ids = rng.integers(5, BACKBONE.vocab_size, mask.shape).astype(np.int32) * mask
-    scores = rng.random(ROWS).astype(np.float32)
-    return {"input_ids": ids, "attention_mask": mask, "similarity": scores}
-
-
 def test_parts_of_a_batch_add_up_to_its_gradient_with_dropout_on():
     compute = ComputeConfig(dtype="float64")
     with jax.enable_x64(True):
         objective = similarity.build(BACKBONE, compute, SimilarityConfig())
-        params, batch = random_params(objective, "float64"), batch_of(2)
+        params, batch = random_params(objective, "float64"), rows_batch(BACKBONE, 2)
 
         def gradients(params, batch, step):
             counts = objective.counts(batch)
@@ -80,7 +73,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient_with_dropout_on():
 
 def test_sections_say_how_many_positives_are_nearer():
     objective = sections.build(BACKBONE, ComputeConfig(), SectionsConfig(pooling="mean"))
-    params, batch = random_params(objective), batch_of(3)
+    params, batch = random_params(objective), rows_batch(BACKBONE, 3)
 
     def found(params, batch):
         losses = objective.losses(params, {}, batch, objective.counts(batch), None)["train"]
