@@ -63,7 +63,7 @@ def training_step(
         export_run(workdir.root, directory / name, step)
         return {"figures": history, "model": name}
 
-    settings = {"config": _what_is_learned(config), "data": _identity(config), "exports": step}
+    settings = {"config": what_is_learned(config), "data": _identity(config), "exports": step}
     return Step(name, run, settings, tuple(filter(None, (init, negatives))))
 
 
@@ -143,7 +143,7 @@ def _with(config: RunConfig, section: str, **values: Any) -> RunConfig:
     return dataclasses.replace(config, **{section: changed})
 
 
-def _what_is_learned(config: RunConfig) -> dict[str, Any]:
+def what_is_learned(config: RunConfig) -> dict[str, Any]:
     """The configuration without what changes only the form of the computation."""
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
     return {
