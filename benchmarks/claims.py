@@ -123,13 +123,10 @@ def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None) -> Ste
         used = config
         if start is not None:
             used = changed(config, "model", init=str(earlier[start.name].directory / RUN))
-        workdir, _ = train(used, directory / RUN, time.time())
-        export_run(workdir.root, directory / "model", "last")
-        per_query = search(
-            Encoder.load(str(directory / "model"), dtype=default_dtype()), test(args)
-        )
+        train(used, directory / RUN, time.time())
+        encoder = Encoder.load(str(directory / RUN), dtype=default_dtype())
+        per_query = search(encoder, test(args))
         shutil.rmtree(directory / RUN)
-        shutil.rmtree(directory / "model")
         return {"per_query": per_query}
 
     settings = {"config": what_is_learned(config), "data": identity(config), "depth": DEPTH}

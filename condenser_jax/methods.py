@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from condenser_jax.config import OfMethod, RunConfig, read_config
 from condenser_jax.feeds.base import Feed
 from condenser_jax.feeds.ranking import RANKING
+from condenser_jax.feeds.sentences import SCORED_PAIRS, TRIPLETS
 from condenser_jax.feeds.spans import PAIRS, SPANS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
-from condenser_jax.objectives import cocondenser, condenser, mlm, retriever
+from condenser_jax.objectives import cocondenser, condenser, mlm, retriever, sections, similarity
 from condenser_jax.objectives.base import Goal, Objective
 from condenser_jax.training.flops import FORWARD_PASSES, encode_flops, train_flops_per_token
 
@@ -40,6 +41,12 @@ def retriever_flops(backbone: BackboneConfig, config: RunConfig) -> float:
     return FORWARD_PASSES * (query + data.group * passage) / tokens
 
 
+def sentence_flops(backbone: BackboneConfig, config: RunConfig) -> float:
+    """Operations per token of a step on pairs or triplets of sentences."""
+    length = config.data.max_length
+    return FORWARD_PASSES * encode_flops(backbone, length, config.objective.pooling) / length
+
+
 METHODS: dict[str, Method] = {
     "mlm": Method(mlm.MlmConfig, mlm.build, Goal("heldout/late_loss"), SPANS, pretraining_flops),
     "condenser": Method(
@@ -62,6 +69,20 @@ METHODS: dict[str, Method] = {
         Goal("heldout/mrr@10", lower_is_better=False),
         RANKING,
         retriever_flops,
+    ),
+    "similarity": Method(
+        similarity.SimilarityConfig,
+        similarity.build,
+        Goal("heldout/spearman", lower_is_better=False),
+        SCORED_PAIRS,
+        sentence_flops,
+    ),
+    "sections": Method(
+        sections.SectionsConfig,
+        sections.build,
+        Goal("heldout/accuracy", lower_is_better=False),
+        TRIPLETS,
+        sentence_flops,
     ),
 }
 

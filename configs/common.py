@@ -128,3 +128,43 @@ def paper(config: ConfigDict) -> None:
     config.training.update({"steps": 500_000, "batch_size": 1024, "log_every": 100})
     config.training.update({"eval_every": 5_000, "save_every": 5_000})
     config.evaluation.update({"spans": 8192, "documents": 1000, "batch_size": 512})
+
+
+def sentences(variant: str) -> ConfigDict:
+    """Fine-tuning on pairs or triplets of sentences: the embedded default, or a variant of it."""
+    choose("variant", variant, VARIANTS)
+    config = small_run()
+
+    config.data = data = ConfigDict()
+    data.train = "docstrings:"  # a folder with SPLIT.tsv, .csv or .jsonl, or such a file
+    data.train_split = "train"  # of a folder
+    data.dev = ""  # measured during training, a folder or a file; "": the folder of `train`
+    data.split = "dev"  # of a folder
+    data.train_limit = 0  # train on so many of the rows, drawn by the seed; 0: all
+    data.max_length = 64  # tokens of a sentence, [CLS] and [SEP] included; it loses its end
+    data.tokenizer = ""  # directory or hub id; "": that of model.init, else one trained here
+    data.vocab_size = 8192  # of a tokenizer trained here
+    data.heldout_share = 0.1  # docstrings: modules of `test`; `dev` takes as many
+    data.bad_share = 0.01  # broken lines above this share are fatal
+
+    config.evaluation = evaluation = ConfigDict()
+    evaluation.rows = 2000  # measured during training, spread over those that there are
+    evaluation.batch_size = 128  # sentences at a time; changes no figure
+
+    config.optimizer.update({"learning_rate": 1e-3, "decay": "linear"})
+    config.training.update({"steps": 900, "eval_every": 150, "save_every": 300})
+    if variant == "smoke":
+        data.update({"train": "docstrings:jax", "vocab_size": 1024})
+        config.model.update({"hidden_size": 32, "num_heads": 2, "intermediate_size": 64})
+        config.training.update({"steps": 20, "batch_size": 16, "log_every": 5})
+        config.training.update({"eval_every": 10, "save_every": 10})
+        evaluation.update({"rows": 64, "batch_size": 32})
+    if variant == "paper":
+        data.max_length = 128
+        config.model.init = "bert-base-uncased"
+        config.model.update({"hidden_size": 768, "num_layers": 12, "num_heads": 12})
+        config.model.update({"intermediate_size": 3072, "initializer_range": 0.02})
+        config.model.update({"hidden_dropout": 0.1, "attention_dropout": 0.1})
+        config.optimizer.update({"learning_rate": 2e-5, "b2": 0.999})
+        config.training.batch_size = 16
+    return config

@@ -10,6 +10,7 @@ as many modules again, `train` the rest. Passages of all splits are searched.
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -24,6 +25,14 @@ from condenser_jax.retrieval.texts import SCHEMA, TEXTS, Text, Texts
 SPLITS = ("train", "dev", "test")
 PAIRS = SCHEMA.append(pa.field("summary", pa.string())).append(pa.field("group", pa.string()))
 VERSION = 1  # raise it when other pairs are chosen
+
+
+class DocstringPair(NamedTuple):
+    """A docstring in two parts, and the module that it is in."""
+
+    summary: str
+    body: str  # paragraphs, one a line
+    group: str
 
 
 def split_of(group: str, options: CollectionOptions) -> str:
@@ -53,16 +62,7 @@ def _body(document: Document) -> str:
 def open_docstrings(rest: str, split: str, options: CollectionOptions) -> Collection:
     """Opens the docstrings of our requirements, or of some of them ("docstrings:jax,numpy")."""
     choose("split of docstrings:", split, SPLITS)
-    source = DocstringSource(rest, SourceOptions(bad_share=options.bad_share))
-
-    def fill(directory: Path, bad: BadRecords) -> None:
-        with TableWriter(directory / TEXTS, PAIRS) as table:
-            for pair in choose_pairs(list(source.documents())):
-                table.append(pair)
-                bad.accept()
-
-    described = {"pairs": VERSION, **source.describe()}
-    path = store(f"docstrings:{rest}", described, fill, options.bad_share) / TEXTS
+    path = _stored(rest, options)
     columns = (map_table(path).column(name).to_pylist() for name in ("id", "summary", "group"))
     queries = [
         Text(name, summary)
@@ -76,3 +76,27 @@ def open_docstrings(rest: str, split: str, options: CollectionOptions) -> Collec
         )
     qrels = {query.id: {query.id: 1} for query in queries}
     return Collection(f"docstrings:{rest}", split, Texts(path), Texts.of(queries), qrels)
+
+
+def read_pairs(rest: str, split: str, options: CollectionOptions) -> Iterator[DocstringPair]:
+    """Yields the summaries and bodies of a split, in the order of their names."""
+    choose("split of docstrings:", split, SPLITS)
+    table = map_table(_stored(rest, options))
+    columns = (table.column(name).to_pylist() for name in ("summary", "text", "group"))
+    for pair in map(DocstringPair, *columns):
+        if split_of(pair.group, options) == split:
+            yield pair
+
+
+def _stored(rest: str, options: CollectionOptions) -> Path:
+    """The file of all pairs, made the first time."""
+    source = DocstringSource(rest, SourceOptions(bad_share=options.bad_share))
+
+    def fill(directory: Path, bad: BadRecords) -> None:
+        with TableWriter(directory / TEXTS, PAIRS) as table:
+            for pair in choose_pairs(list(source.documents())):
+                table.append(pair)
+                bad.accept()
+
+    described = {"pairs": VERSION, **source.describe()}
+    return store(f"docstrings:{rest}", described, fill, options.bad_share) / TEXTS

@@ -104,6 +104,13 @@ def _is_constant(left: Sequence[float] | np.ndarray, right: Sequence[float] | np
     return bool(np.ptp(left) == 0 or np.ptp(right) == 0)
 
 
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the cosines float64 [n] of vectors [n, D]; 0 where one of them is 0."""
+    wide, other = first.astype(np.float64), second.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1) * np.linalg.norm(other, axis=1)
+    return (wide * other).sum(1) / np.maximum(lengths, 1e-12)
+
+
 def triplet_hits(anchors: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
     """Returns bool [n]: whether each anchor [n, D] is nearer, by Euclid, to its positive than to
     its negative. Their mean is the section accuracy (Ein Dor et al. 2018); a tie is a miss.

@@ -12,20 +12,25 @@ from condenser_jax.retrieval.training_texts import TrainingTexts
 LIMIT, IS_WRONG, WRONG = 61, 62, 63  # what a hash is drawn for
 
 
-def limited(data: TrainingTexts, limit: int, seed: int) -> TrainingTexts:
-    """Returns `limit` of the training queries (0: all), a larger limit containing a smaller one.
-
-    Raises UserError when there are not so many.
+def some_of(total: int, limit: int, seed: int, what: str) -> np.ndarray:
+    """Returns `limit` numbers below `total` in order (0: all), a larger limit containing a smaller
+    one. Raises UserError when there are not so many.
     """
-    total = len(data.queries)
     if limit == 0:
-        return data
+        return np.arange(total)
     if not 0 < limit <= total:
         raise UserError(
-            f"data.train_limit is {limit}; expected 1 to {total}, as many queries as there are, or "
+            f"data.train_limit is {limit}; expected 1 to {total}, as many {what} as there are, or "
             "0 for all."
         )
-    chosen = np.sort(np.argsort(hash_u64(LIMIT, seed, np.arange(total)), kind="stable")[:limit])
+    return np.sort(np.argsort(hash_u64(LIMIT, seed, np.arange(total)), kind="stable")[:limit])
+
+
+def limited(data: TrainingTexts, limit: int, seed: int) -> TrainingTexts:
+    """Returns `limit` of the training queries, as `some_of` draws them."""
+    chosen = some_of(len(data.queries), limit, seed, "queries")
+    if len(chosen) == len(data.queries):
+        return data
     ids = data.queries.ids
     return TrainingTexts(
         data.queries.only([ids[number] for number in chosen]),

@@ -19,6 +19,9 @@ from condenser_jax.objectives.base import (
 )
 from condenser_jax.objectives.cocondenser import CoCondenserConfig
 from condenser_jax.objectives.condenser import CondenserConfig
+from condenser_jax.objectives.retriever import RetrieverConfig
+from condenser_jax.objectives.sections import SectionsConfig
+from condenser_jax.objectives.similarity import SimilarityConfig
 from condenser_jax.training.state import create_state
 from condenser_jax.training.step import make_step
 from tests.helpers import (
@@ -29,12 +32,16 @@ from tests.helpers import (
     tiny_backbone,
     worst_difference,
 )
+from tests.text_batches import batch_of
 
 BACKBONE = tiny_backbone(num_layers=2)
 OPTIONS = {  # one row per method, with every phase that it can have
     "mlm": mlm.MlmConfig(),
     "condenser": CondenserConfig(head_layers=1, head_warmup_steps=3),
     "cocondenser": CoCondenserConfig(head_layers=1, head_warmup_steps=3),
+    "retriever": RetrieverConfig(tied=False),
+    "similarity": SimilarityConfig(),
+    "sections": SectionsConfig(pooling="mean"),
 }
 
 
@@ -48,9 +55,8 @@ def _one_layer() -> Objective:
     return mlm.build(tiny_backbone(num_layers=1), compute, mlm.MlmConfig())
 
 
-def _largest_gradients(objective: Objective) -> dict[str, dict[str, float]]:
+def _largest_gradients(objective: Objective, batch) -> dict[str, dict[str, float]]:
     """{phase: {group: largest absolute gradient of the phase's loss by that group}}."""
-    batch = masked_batch(BACKBONE)
     dropout = Dropout(np.array([1, 2], np.uint32), np.arange(4, dtype=np.int32))
 
     def largest(params, batch):
@@ -78,7 +84,7 @@ def test_every_method_is_tested_here():
 @pytest.mark.parametrize("method", METHODS)
 def test_no_loss_leaks_into_groups_that_its_phase_does_not_train(method):
     objective = _build(method)
-    for name, gradients in _largest_gradients(objective).items():
+    for name, gradients in _largest_gradients(objective, batch_of(method, BACKBONE)).items():
         for group, largest in gradients.items():
             if group in objective.phase(name).trains:
                 assert largest > 0, f"{name} does not reach {group}"
@@ -228,7 +234,7 @@ def test_every_method_can_be_made_and_differentiated_in_the_form_of_accelerators
     backbone = tiny_backbone(num_layers=4)
     compute = ComputeConfig(dtype="bfloat16", scan_layers=True, remat=True)
     objective = METHODS[method].build(backbone, compute, METHODS[method].options())
-    batch = masked_batch(backbone)
+    batch = batch_of(method, backbone)
     dropout = Dropout(np.array([1, 2], np.uint32), np.arange(4, dtype=np.int32))
 
     def loss(params):

@@ -15,38 +15,16 @@ from tests.helpers import (
     tiny_backbone,
     worst_difference,
 )
+from tests.text_batches import ranking_batch
 
 BACKBONE = tiny_backbone(num_layers=1)
-QUERIES, GROUP = 4, 3
+QUERIES = 4
 OPTIONS = {
     "tied, cls": RetrieverConfig(),
     "untied, mean, cosine, distilled": RetrieverConfig(
         tied=False, pooling="mean", normalise=True, temperature=0.1, distillation="kl"
     ),
 }
-
-
-def _texts(rng, *shape: int) -> tuple[np.ndarray, np.ndarray]:
-    lengths = rng.integers(3, shape[-1] + 1, shape[:-1])
-    mask = (np.arange(shape[-1]) < lengths[..., None]).astype(np.int32)
-    return rng.integers(5, BACKBONE.vocab_size, shape).astype(np.int32) * mask, mask
-
-
-def _batch() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    query, query_mask = _texts(rng, QUERIES, 7)
-    passage, passage_mask = _texts(rng, QUERIES, GROUP, 11)
-    passages = np.arange(QUERIES * GROUP, dtype=np.int32).reshape(QUERIES, GROUP)
-    passages[3, 1] = passages[0, 0]
-    return {
-        "query_input_ids": query,
-        "query_attention_mask": query_mask,
-        "passage_input_ids": passage,
-        "passage_attention_mask": passage_mask,
-        "passages": passages,
-        "positives": passages[:, :1],
-        "teacher_scores": rng.normal(size=(QUERIES, GROUP)).astype(np.float32),
-    }
 
 
 def _gradients(options: RetrieverConfig, rows_at_a_time: int = 0, step: int = 3):
@@ -57,7 +35,7 @@ def _gradients(options: RetrieverConfig, rows_at_a_time: int = 0, step: int = 3)
         return objective.losses(params, {}, batch, objective.counts(batch), dropout)["train"].value
 
     dropout = Dropout(np.array([7, step], np.uint32), np.arange(QUERIES, dtype=np.int32))
-    arguments = (random_params(objective, "float64"), _batch(), dropout)
+    arguments = (random_params(objective, "float64"), ranking_batch(BACKBONE), dropout)
     return jax.device_get(compile_quickly(jax.value_and_grad(loss), *arguments)(*arguments))
 
 
