@@ -188,6 +188,15 @@ def test_what_cocondenser_sets_otherwise_is_explained_with_its_values():
     assert documented()[1] == differing
 
 
+@pytest.mark.parametrize("name", ["retrieval"])
+def test_the_sections_of_a_fine_tuning_are_explained_with_their_values(name):
+    part = PAGE.read_text().split(f"\n## What `configs/{name}.py` has of its own\n")[1]
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| \S.* \|$", part.split("\n## ")[0], re.MULTILINE)
+    config = flat(configure(load(name)))
+    own = {k: f"`{v!r}`" for k, v in config.items() if k.startswith(("data", "obj", "eval"))}
+    assert dict(rows) == own
+
+
 def test_every_method_s_keys_are_explained():
     names = {f.name for name in PRETRAINING for f in fields(METHODS[name].options)}
     condenser, cocondenser = documented()
