@@ -51,6 +51,8 @@ EXTRAS = {
         "PyStemmer",
         "faiss-cpu>=1.9",
         "hypothesis",
+        "ipykernel",  # runs notebooks/
+        "nbclient",
         "onnx>=1.19",
         "onnxruntime>=1.23",
         "onnxscript>=0.5",
