@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from condenser_jax.dense import encode_corpus, search_corpus
-from condenser_jax.retrieval.bm25 import Bm25
+from condenser_jax.retrieval.bm25 import Bm25, Bm25Options
 from condenser_jax.retrieval.collection import Collection, Run
 from condenser_jax.retrieval.trec import write_run
 from condenser_jax.tasks.contract import Options, Report
@@ -29,7 +29,8 @@ def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str
             found = search_corpus(encoder, vectors, collection.queries, k, shows_progress=True)
             yield name, {query: dict(passages) for query, passages in found.items()}
     if options.bm25:
-        yield BM25, Bm25(collection.corpus).search(collection.queries, k)
+        how = Bm25Options(stop_words=options.english, stemming=options.english)
+        yield BM25, Bm25(collection.corpus, how).search(collection.queries, k)
 
 
 @contextmanager

@@ -98,6 +98,24 @@ def test_a_constant_vector_correlates_with_nothing():
         metrics.pearson([1], [1])
 
 
+def test_shares_of_a_correlation_have_it_as_their_mean():
+    generator = np.random.default_rng(5)
+    scores = generator.integers(0, 6, 60) / 1.2  # with ties
+    found = scores + generator.normal(0, 2, 60)
+    shares = metrics.correlation_shares(found, scores)
+    assert list(shares["Spearman"]) == [str(number) for number in range(1, 61)]
+    assert metrics.means(shares) == pytest.approx(
+        {"Spearman": metrics.spearman(found, scores), "Pearson": metrics.pearson(found, scores)}
+    )
+    nothing = metrics.correlation_shares(np.ones(3), np.arange(3))
+    assert metrics.means(nothing) == {"Spearman": 0, "Pearson": 0}
+
+
+def test_cosines_are_those_of_the_formula_and_0_of_a_vector_of_0():
+    first, second = np.array([[3.0, 4], [1, 0], [0, 0]]), np.array([[4.0, 3], [-2, 0], [1, 1]])
+    assert metrics.cosines(first, second).tolist() == pytest.approx([0.96, -1, 0])
+
+
 def test_a_triplet_counts_when_the_anchor_is_nearer_to_its_positive():
     anchors = np.zeros((3, 2), np.float32)
     positives = np.array([[1, 0], [3, 4], [0, 2]], np.float32)
