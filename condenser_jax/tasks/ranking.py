@@ -16,7 +16,8 @@ from condenser_jax.tasks.systems import BM25
 
 def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str, Run]]:
     """Yields each system's name and the best `k` passages of every query: models in their order,
-    then BM25. One model is in memory at a time.
+    then BM25. One model is in memory at a time, and its run can be read until the next is asked
+    for.
     """
     models = name_models(options.models, [BM25])
     poolings = pooling_of(list(models.values()), options.pooling)
@@ -26,8 +27,7 @@ def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str
             vectors = encode_corpus(
                 encoder, collection.corpus, directory, source=options.data, shows_progress=True
             )
-            found = search_corpus(encoder, vectors, collection.queries, k, shows_progress=True)
-            yield name, {query: dict(passages) for query, passages in found.items()}
+            yield name, search_corpus(encoder, vectors, collection.queries, k, shows_progress=True)
     if options.bm25:
         how = Bm25Options(stop_words=options.english, stemming=options.english)
         yield BM25, Bm25(collection.corpus, how).search(collection.queries, k)
@@ -41,6 +41,11 @@ def _kept(vectors: str, name: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="condenser_jax-") as directory:
         yield Path(directory) / "vectors"
+
+
+def held(run: Run) -> Run:
+    """A run that stays when its vectors are gone."""
+    return {query: dict(passages) for query, passages in run.items()}
 
 
 def with_runs(report: Report, runs: dict[str, Run]) -> Report:

@@ -46,7 +46,7 @@ def plain(scores, grades, recalls):
     return figures | {f"Recall@{k}": hits[:k].sum() / total for k in recalls}
 
 
-def test_trec_eval_equals_the_plain_computation_on_random_runs():
+def test_trec_eval_equals_the_plain_computation_on_random_runs(monkeypatch):
     generator = np.random.default_rng(3)
     names = [f"d{i}" for i in range(40)]
     qrels = {
@@ -58,7 +58,9 @@ def test_trec_eval_equals_the_plain_computation_on_random_runs():
         query: {n: float(generator.integers(0, 12) / 7) for n in generator.choice(names, 25, False)}
         for query in qrels
     }
+    monkeypatch.setattr(metrics, "AT_ONCE", 7)
     found = metrics.evaluate(run, qrels, (1, 5, 20))
+    assert all(list(values) == list(qrels) for values in found.values())
     for query in qrels:
         expected = plain(run[query], qrels[query], (1, 5, 20))
         assert {name: v[query] for name, v in found.items()} == pytest.approx(expected, abs=1e-6)
