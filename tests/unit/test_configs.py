@@ -188,6 +188,17 @@ def test_what_cocondenser_sets_otherwise_is_explained_with_its_values():
     assert documented()[1] == differing
 
 
+def test_the_keys_of_sentences_are_explained_with_their_values():
+    text = (PAGE.parent / "similarity.md").read_text()
+    rows = re.findall(r"^\| `([\w.]+)` \| (`.+?`) \| (`.+?`) \| \S.* \|$", text, re.MULTILINE)
+    values = values_of("sts")
+    assert {key: (default, paper) for key, default, paper in rows} == {
+        key: values[key]
+        for key in values
+        if key.startswith(("data.", "evaluation.")) or key == "objective.pooling"
+    }
+
+
 def test_every_method_s_keys_are_explained():
     names = {f.name for name in PRETRAINING for f in fields(METHODS[name].options)}
     condenser, cocondenser = documented()
