@@ -51,12 +51,14 @@ def held(run: Run) -> Run:
 def with_runs(report: Report, runs: dict[str, Run]) -> Report:
     """The report with a TREC run of each system beside its files."""
     files = {
-        f".{file_name(name)}.trec": lambda path, name=name: write_run(path, runs[name], name)
+        f".{file_name(name)}.trec": lambda path, name=name: write_run(
+            path, runs[name], file_name(name)
+        )
         for name in runs
     }
     return report._replace(files={**report.files, **files})
 
 
 def file_name(name: str) -> str:
-    """A system's name, which may be a path, as the name of a file."""
-    return name.strip("/").replace("/", "_")
+    """A system's name, which may be a path, as one word for a file or a TREC run."""
+    return "_".join(name.strip("/").replace("/", " ").split())

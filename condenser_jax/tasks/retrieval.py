@@ -14,6 +14,8 @@ def report_retrieval(options: Options) -> Report:
 
     Raises UserError for a collection without judgements.
     """
+    if options.k < 1:
+        raise UserError(f"--k={options.k} asks for no passage; use 1 or more")
     collection = open_collection(options.data, options.split)
     if not collection.qrels:
         raise UserError(

@@ -41,7 +41,7 @@ def test_a_run_is_shown_what_it_held_out_while_its_data_are_the_same(finished, c
 def test_a_run_is_searched_with_beside_bm25_and_the_results_are_read_back(
     finished, cache, tmp_path
 ):
-    how = ["--task=retrieval", f"--model={finished}", "--data=docstrings:absl-py"]
+    how = ["--task=retrieval", f"--model={finished}", "--data=docstrings:jax"]
     done = launch("evaluate", *how, "--trec", f"--output={tmp_path / 'first'}", cache=cache)
     assert done.returncode == 0, done.stderr
     names = [f"first{end}" for end in (".json", ".md", ".per_query.json", ".BM25.trec")]
