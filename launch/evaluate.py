@@ -4,8 +4,8 @@ A model is a work directory of launch/train.py, an exported directory, one of se
 (BERT or RoBERTa), any other of Hugging Face's format, or a hub id. Prints a table and writes
 PREFIX.json, and what else the task has to show. The tasks, and the flags that each of them reads:
 
-  retrieval      --data --split --pooling --baseline --bm25 --vectors --trec --k
-  open_qa        --data --split --pooling --baseline --bm25 --vectors --trec
+  retrieval      --data --split --pooling --baseline --bm25 --english --vectors --trec --k
+  open_qa        --data --split --pooling --baseline --bm25 --english --vectors --trec
   sts            --data --split --pooling --baseline
   sections       --data --split --pooling --baseline
   cls_attention  --data --limit --max_length
@@ -34,6 +34,9 @@ READ = {
     "split": flags.DEFINE_string("split", "test", "which part of the data"),
     "pooling": flags.DEFINE_string("pooling", None, "cls or mean, of models that do not say it"),
     "bm25": flags.DEFINE_boolean("bm25", True, "a row for BM25"),
+    "english": flags.DEFINE_boolean(
+        "english", False, "BM25 with English stop words and stems (pip install PyStemmer)"
+    ),
     "k": flags.DEFINE_integer("k", 1000, "passages of each query"),
     "vectors": flags.DEFINE_string(
         "vectors", "", "directory that keeps the vectors of passages, to go on after a kill"

@@ -34,7 +34,8 @@ def main() -> None:
     from condenser_jax.methods import configure
     from condenser_jax.pipeline.low_data import Plan, run_plan
     from condenser_jax.retrieval.tables import as_markdown, as_text
-    from condenser_jax.training.workdir import write_json
+    from condenser_jax.tasks.contract import Report
+    from condenser_jax.tasks.table import write_files
 
     enable_compilation_cache()
     if not all(limit.isdecimal() for limit in LIMITS.value):
@@ -46,9 +47,11 @@ def main() -> None:
     default = command.default_workdir()
     root = Path(WORKDIR.value or default.with_name(f"{default.name}-low-data"))
     results = run_plan(configure(CONFIG.value.to_dict()), plan, root)
-    write_json(root / "low_data.json", results)
-    (root / "low_data.md").write_text(as_markdown(results) + "\n", encoding="utf-8")
-    print(as_text(results))
+    markdown = as_markdown(results) + "\n"
+    files = {".md": lambda path: path.write_text(markdown, encoding="utf-8")}
+    report = Report(as_text(results), dict(results), files)
+    print(report.table)
+    print(f"\nwritten: {', '.join(map(str, write_files(report, root / 'low_data')))}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from condenser_jax.retrieval.trec import ranked
 
 PerQuery = Mapping[str, Mapping[str, float]]  # metric -> query id -> value
 RECALLS = (1, 10, 100, 1000)
+AT_ONCE = 256  # queries
 
 
 def evaluate(
@@ -30,6 +31,19 @@ def evaluate(
     relevant = {query: dict(grades) for query, grades in qrels.items() if _is_answered(grades)}
     if not relevant:
         raise UserError("no query of the judgements has a relevant document (a grade of 1 or more)")
+    queries = list(relevant)
+    found: dict[str, dict[str, float]] = {}
+    for start in range(0, len(queries), AT_ONCE):
+        block = {query: relevant[query] for query in queries[start : start + AT_ONCE]}
+        for name, values in _evaluate_block(run, block, recalls).items():
+            found.setdefault(name, {}).update(values)
+    return found
+
+
+def _evaluate_block(
+    run: Run, relevant: Mapping[str, Mapping[str, int]], recalls: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """The same of some queries: of a run that makes its lines when asked, these alone are held."""
     scores = {query: _scores(query, run[query]) for query in relevant if run.get(query)}
     best = {q: {name: found[name] for name in ranked(found, 10)} for q, found in scores.items()}
     wanted = {"ndcg_cut.10", "map", "recall." + ",".join(map(str, recalls))}

@@ -19,6 +19,7 @@ class Options:
     split: str = "test"
     pooling: str | None = None  # of models that do not say it
     bm25: bool = True  # a row for BM25
+    english: bool = False  # BM25 with English stop words and stems, not language-blind
     k: int = 1000  # passages that are found for each query
     vectors: str = ""  # a directory that keeps the vectors of the corpus; "": they are not kept
     trec: bool = False  # also write what was found

@@ -5,7 +5,7 @@ from condenser_jax.retrieval.answers import ACCURACIES, top_k_accuracy
 from condenser_jax.retrieval.collection import Run
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.ranking import find, with_runs
+from condenser_jax.tasks.ranking import find, held, with_runs
 from condenser_jax.tasks.systems import report_systems
 
 
@@ -22,6 +22,6 @@ def report_open_qa(options: Options) -> Report:
     systems, runs = {}, dict[str, Run]()
     for name, run in find(collection, options, max(ACCURACIES)):
         systems[name] = top_k_accuracy(run, collection.answers, collection.corpus)
-        runs |= {name: run} if options.trec else {}
+        runs |= {name: held(run)} if options.trec else {}
     what = f"{len(collection.answers):,} questions, {len(collection.corpus):,} passages"
     return with_runs(report_systems("open_qa", systems, options, what), runs)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from condenser_jax.dense import encode_corpus, search_corpus
-from condenser_jax.retrieval.bm25 import Bm25
+from condenser_jax.retrieval.bm25 import Bm25, Bm25Options
 from condenser_jax.retrieval.collection import Collection, Run
 from condenser_jax.retrieval.trec import write_run
 from condenser_jax.tasks.contract import Options, Report
@@ -16,7 +16,8 @@ from condenser_jax.tasks.systems import BM25
 
 def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str, Run]]:
     """Yields each system's name and the best `k` passages of every query: models in their order,
-    then BM25. One model is in memory at a time.
+    then BM25. One model is in memory at a time, and its run can be read until the next is asked
+    for.
     """
     models = name_models(options.models, [BM25])
     poolings = pooling_of(list(models.values()), options.pooling)
@@ -26,10 +27,10 @@ def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str
             vectors = encode_corpus(
                 encoder, collection.corpus, directory, source=options.data, shows_progress=True
             )
-            found = search_corpus(encoder, vectors, collection.queries, k, shows_progress=True)
-            yield name, {query: dict(passages) for query, passages in found.items()}
+            yield name, search_corpus(encoder, vectors, collection.queries, k, shows_progress=True)
     if options.bm25:
-        yield BM25, Bm25(collection.corpus).search(collection.queries, k)
+        how = Bm25Options(stop_words=options.english, stemming=options.english)
+        yield BM25, Bm25(collection.corpus, how).search(collection.queries, k)
 
 
 @contextmanager
@@ -42,15 +43,22 @@ def _kept(vectors: str, name: str) -> Iterator[Path]:
         yield Path(directory) / "vectors"
 
 
+def held(run: Run) -> Run:
+    """A run that stays when its vectors are gone."""
+    return {query: dict(passages) for query, passages in run.items()}
+
+
 def with_runs(report: Report, runs: dict[str, Run]) -> Report:
     """The report with a TREC run of each system beside its files."""
     files = {
-        f".{file_name(name)}.trec": lambda path, name=name: write_run(path, runs[name], name)
+        f".{file_name(name)}.trec": lambda path, name=name: write_run(
+            path, runs[name], file_name(name)
+        )
         for name in runs
     }
     return report._replace(files={**report.files, **files})
 
 
 def file_name(name: str) -> str:
-    """A system's name, which may be a path, as the name of a file."""
-    return name.strip("/").replace("/", "_")
+    """A system's name, which may be a path, as one word for a file or a TREC run."""
+    return "_".join(name.strip("/").replace("/", " ").split())

@@ -5,7 +5,7 @@ from condenser_jax.retrieval.collection import Run
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.metrics import RECALLS, evaluate
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.ranking import find, with_runs
+from condenser_jax.tasks.ranking import find, held, with_runs
 from condenser_jax.tasks.systems import report_systems
 
 
@@ -14,6 +14,8 @@ def report_retrieval(options: Options) -> Report:
 
     Raises UserError for a collection without judgements.
     """
+    if options.k < 1:
+        raise UserError(f"--k={options.k} asks for no passage; use 1 or more")
     collection = open_collection(options.data, options.split)
     if not collection.qrels:
         raise UserError(
@@ -24,6 +26,6 @@ def report_retrieval(options: Options) -> Report:
     systems, runs = {}, dict[str, Run]()
     for name, run in find(collection, options, options.k):
         systems[name] = evaluate(run, collection.qrels, recalls)
-        runs |= {name: run} if options.trec else {}
+        runs |= {name: held(run)} if options.trec else {}
     what = f"{len(collection.queries):,} queries, {len(collection.corpus):,} passages"
     return with_runs(report_systems("retrieval", systems, options, what), runs)

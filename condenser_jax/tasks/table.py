@@ -15,7 +15,7 @@ from condenser_jax.tasks.sts import report_sts
 from condenser_jax.training.workdir import write_json
 
 SENTENCES = ("data", "split", "pooling", "baseline")
-SEARCH = (*SENTENCES, "bm25", "vectors", "trec")
+SEARCH = (*SENTENCES, "bm25", "english", "vectors", "trec")
 
 TASKS: dict[str, Task] = {
     "retrieval": Task(report_retrieval, (*SEARCH, "k")),

@@ -38,11 +38,28 @@ def test_a_run_is_shown_what_it_held_out_while_its_data_are_the_same(finished, c
     assert "so what was held out is unknown; name texts: --data=" in done.stderr
 
 
+def test_a_run_is_searched_with_beside_bm25_and_the_results_are_read_back(
+    finished, cache, tmp_path
+):
+    how = ["--task=retrieval", f"--model={finished}", "--data=docstrings:jax"]
+    done = launch("evaluate", *how, "--trec", f"--output={tmp_path / 'first'}", cache=cache)
+    assert done.returncode == 0, done.stderr
+    names = [f"first{end}" for end in (".json", ".md", ".per_query.json", ".BM25.trec")]
+    assert all((tmp_path / name).is_file() for name in names) and "BM25" in done.stdout
+    baseline = f"--baseline={tmp_path / 'first.per_query.json'}"
+    done = launch("evaluate", *how, baseline, f"--output={tmp_path / 'again'}", cache=cache)
+    assert "difference +0.0000 over" in done.stdout and ", p 1 (" in done.stdout, done.stderr
+
+
 def test_mistakes_are_one_line(cache, tmp_path):
     done = launch("evaluate", "--task=cls_atention", cache=cache)
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "error: unknown task 'cls_atention'; did you mean 'cls_attention'? known: cls_attention"
+        "error: unknown task 'cls_atention'; did you mean 'cls_attention'? known: cls_attention, "
+        "open_qa, retrieval, sections, sts"
     )
+    done = launch("evaluate", TASK, "--model=a", "--k=5", cache=cache)
+    assert done.returncode == 2
+    assert "--k means nothing to task cls_attention; it reads --data, --limit" in done.stderr
     done = launch("evaluate", TASK, f"--model={tmp_path}", cache=cache)
     assert done.returncode == 2 and "is neither a work directory nor" in done.stderr

@@ -197,6 +197,17 @@ def test_the_sections_of_a_fine_tuning_are_explained_with_their_values(name):
     assert dict(rows) == own
 
 
+def test_the_keys_of_sentences_are_explained_with_their_values():
+    text = (PAGE.parent / "similarity.md").read_text()
+    rows = re.findall(r"^\| `([\w.]+)` \| (`.+?`) \| (`.+?`) \| \S.* \|$", text, re.MULTILINE)
+    values = values_of("sts")
+    assert {key: (default, paper) for key, default, paper in rows} == {
+        key: values[key]
+        for key in values
+        if key.startswith(("data.", "evaluation.")) or key == "objective.pooling"
+    }
+
+
 def test_every_method_s_keys_are_explained():
     names = {f.name for name in PRETRAINING for f in fields(METHODS[name].options)}
     condenser, cocondenser = documented()

@@ -1,14 +1,12 @@
 """Documented commands name files, flags and keys that exist; Python compiles; links lead on."""
 
 import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-
-from configs.common import VARIANTS
-from configs.condenser import get_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -76,7 +74,15 @@ def script_mistakes(script, words):
         place = words.index(short)
         name = long_name(script, short)
         words = [*words[:place], f"--{name}={value}", *words[place + 2 :]]
-    return [problem for word in words for problem in flag_mistakes(word, names)]
+    config = config_of(words)
+    return [problem for word in words for problem in flag_mistakes(word, names, config)]
+
+
+def config_of(words):
+    """The module of configs/ that a command names; condenser where it names none that exists."""
+    found = re.search(r"--config=configs/(\w+)\.py", " ".join(words))
+    exists = found and (ROOT / "configs" / f"{found[1]}.py").is_file()
+    return importlib.import_module(f"configs.{found[1] if exists else 'condenser'}")
 
 
 def long_name(script, flag):
@@ -86,25 +92,30 @@ def long_name(script, flag):
     return found[1] if found else flag.lstrip("-")
 
 
-def flag_mistakes(word, names):
+def flag_mistakes(word, names, config):
     """What is wrong with one --flag=value of a script that declares the flags `names`."""
     name, _, value = word.removeprefix("--").partition("=")
     flag, _, key = name.partition(".")
     if not word.startswith("--") or flag not in names:
         return [f"flag {word}"]
     if key:
-        return [] if key in keys() else [f"key {key}"]
+        return [] if key in keys(config) else [f"key {key}"]
     if flag == "config":
         file, _, variant = value.partition(":")
-        known = (ROOT / file).is_file() and variant in VARIANTS
+        known = (ROOT / file).is_file() and variant in config.VARIANTS
         return [] if known else [f"config {value}"]
     return []
 
 
-def keys():
-    config = get_config().to_dict()
-    sections = {name: value for name, value in config.items() if isinstance(value, dict)}
-    return {"seed"} | {f"{name}.{key}" for name, section in sections.items() for key in section}
+def keys(module):
+    """Every key of a configuration, such as data.train, however deep."""
+
+    def below(values, name):
+        if not isinstance(values, dict):
+            return {name}
+        return {key for part, value in values.items() for key in below(value, f"{name}.{part}")}
+
+    return {key.removeprefix(".") for key in below(module.get_config().to_dict(), "")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -46,7 +46,7 @@ def plain(scores, grades, recalls):
     return figures | {f"Recall@{k}": hits[:k].sum() / total for k in recalls}
 
 
-def test_trec_eval_equals_the_plain_computation_on_random_runs():
+def test_trec_eval_equals_the_plain_computation_on_random_runs(monkeypatch):
     generator = np.random.default_rng(3)
     names = [f"d{i}" for i in range(40)]
     qrels = {
@@ -58,7 +58,9 @@ def test_trec_eval_equals_the_plain_computation_on_random_runs():
         query: {n: float(generator.integers(0, 12) / 7) for n in generator.choice(names, 25, False)}
         for query in qrels
     }
+    monkeypatch.setattr(metrics, "AT_ONCE", 7)
     found = metrics.evaluate(run, qrels, (1, 5, 20))
+    assert all(list(values) == list(qrels) for values in found.values())
     for query in qrels:
         expected = plain(run[query], qrels[query], (1, 5, 20))
         assert {name: v[query] for name, v in found.items()} == pytest.approx(expected, abs=1e-6)
@@ -96,6 +98,24 @@ def test_a_constant_vector_correlates_with_nothing():
     assert metrics.spearman([1, 1, 1], [1, 2, 3]) == metrics.pearson([1, 2], [5, 5]) == 0
     with pytest.raises(UserError, match="two vectors of one length, at least 2; got 1 and 1"):
         metrics.pearson([1], [1])
+
+
+def test_shares_of_a_correlation_have_it_as_their_mean():
+    generator = np.random.default_rng(5)
+    scores = generator.integers(0, 6, 60) / 1.2  # with ties
+    found = scores + generator.normal(0, 2, 60)
+    shares = metrics.correlation_shares(found, scores)
+    assert list(shares["Spearman"]) == [str(number) for number in range(1, 61)]
+    assert metrics.means(shares) == pytest.approx(
+        {"Spearman": metrics.spearman(found, scores), "Pearson": metrics.pearson(found, scores)}
+    )
+    nothing = metrics.correlation_shares(np.ones(3), np.arange(3))
+    assert metrics.means(nothing) == {"Spearman": 0, "Pearson": 0}
+
+
+def test_cosines_are_those_of_the_formula_and_0_of_a_vector_of_0():
+    first, second = np.array([[3.0, 4], [1, 0], [0, 0]]), np.array([[4.0, 3], [-2, 0], [1, 1]])
+    assert metrics.cosines(first, second).tolist() == pytest.approx([0.96, -1, 0])
 
 
 def test_a_triplet_counts_when_the_anchor_is_nearer_to_its_positive():

@@ -49,26 +49,26 @@ def test_parts_of_a_batch_add_up_to_its_gradient_with_dropout_on():
     compute = ComputeConfig(dtype="float64")
     with jax.enable_x64(True):
         objective = similarity.build(BACKBONE, compute, SimilarityConfig())
-        params, batch = random_params(objective, "float64"), rows_batch(BACKBONE, 2)
+        params = random_params(objective, "float64")
+        batch = rows_batch(BACKBONE, 2) | {"row": np.arange(ROWS, dtype=np.int32)}
 
-        def gradients(params, batch, step):
-            counts = objective.counts(batch)
+        def loss(params, part, step):
+            dropout = Dropout(np.array([7, 3], np.uint32) + step, part["row"])
+            counts = {"rows": np.float64(ROWS)}
+            return objective.losses(params, {}, part, counts, dropout)["train"].value
 
-            def loss(params, part):
-                dropout = Dropout(np.array([7, 3], np.uint32) + step, part["row"])
-                return objective.losses(params, {}, part, counts, dropout)["train"].value
+        def gradients(part, step=0):
+            arguments = (params, part, np.uint32(step))
+            return jax.device_get(run[len(part["row"])](*arguments))
 
-            whole = batch | {"row": np.arange(ROWS, dtype=np.int32)}
-            parts = split_rows(whole, 2)
-            pieces = [jax.tree.map(lambda leaf, i=i: leaf[i], parts) for i in range(2)]
-            found = [jax.value_and_grad(loss)(params, part) for part in (whole, *pieces)]
-            return found[0], jax.tree.map(lambda a, b: a + b, found[1], found[2])
-
-        run = compile_quickly(gradients, params, batch, np.uint32(0))
-        whole, added = jax.device_get(run(params, batch, np.uint32(0)))
-        assert_close(added, whole, 1e-9)
-        other, _ = jax.device_get(run(params, batch, np.uint32(1)))  # another step's dropout
-        assert worst_difference(other, whole)[0] > 1e-3
+        parts = [jax.tree.map(lambda leaf, i=i: leaf[i], split_rows(batch, 2)) for i in range(2)]
+        run = {
+            len(one["row"]): compile_quickly(jax.value_and_grad(loss), params, one, np.uint32(0))
+            for one in (batch, parts[0])
+        }
+        whole = gradients(batch)
+        assert_close(jax.tree.map(np.add, *map(gradients, parts)), whole, 1e-9)
+        assert worst_difference(gradients(batch, step=1), whole)[0] > 1e-3  # other dropout
 
 
 def test_sections_say_how_many_positives_are_nearer():

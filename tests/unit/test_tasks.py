@@ -163,6 +163,7 @@ def test_models_of_the_same_name_go_by_their_paths_and_are_taken_once():
     assert name_models(["a/x", "a/x", "b/y"]) == {"x": "a/x", "y": "b/y"}
     assert name_models(["a/x", "b/x"]) == {"a/x": "a/x", "b/x": "b/x"}
     assert name_models(["a/BM25"], ["BM25"]) == {"a/BM25": "a/BM25"}
+    assert ranking.file_name("/my models/a") == "my_models_a"
 
 
 def test_pooling_is_asked_of_the_models_that_do_not_say_it(models, tmp_path):
@@ -191,13 +192,14 @@ def test_the_help_names_the_flags_that_each_task_reads():
         ("sts", {"data": ""}, "nothing is neither a file of sentences nor a folder of them; name"),
         ("sts", {"data": "{}/sts"}, "has no split 'test' .test.tsv.; it has: dev"),
         ("sections", {"data": "{}/absent"}, "absent is neither a file of sentences nor a folder"),
+        ("retrieval", {"data": "beir:{}", "k": 0}, "--k=0 asks for no passage; use 1 or more"),
         ("retrieval", {"data": ""}, "collection '' names no kind; write KIND:WHERE"),
         ("sts", {"data": "{}/sts/dev.tsv", "baseline": "absent.json"}, "absent.json cannot be rea"),
         ("sts", {"data": "{}/sts/dev.tsv", "baseline": "{}/corpus.jsonl"}, "holds no results of q"),
     ],
 )
 def test_a_mistake_in_the_data_is_one_line(models, data, task, flags, message):
-    flags = {name: value.format(data) for name, value in flags.items()}
+    flags = {n: v.format(data) if isinstance(v, str) else v for n, v in flags.items()}
     with pytest.raises(UserError, match=message):
         TASKS[task].report(options(models, FIRST, **flags))
 

@@ -1,0 +1,79 @@
+"""Few labels, several seeds: every run is done once, and figures are means with deviations."""
+
+import dataclasses
+
+import pytest
+
+from condenser_jax.errors import UserError
+from condenser_jax.methods import configure
+from condenser_jax.pipeline import low_data
+from condenser_jax.pipeline.low_data import Plan, run_plan
+from condenser_jax.training.workdir import Workdir
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A run on 12 pairs, of which 4 are measured."""
+    monkeypatch.setenv("CONDENSER_JAX_CACHE", str(tmp_path / "cache"))
+    lines = [f"{i % 5}\tnumber {i} is one\tthis is {i + 1}\n" for i in range(12)]
+    for split, some in (("train", lines), ("dev", lines[:4])):
+        (tmp_path / f"{split}.tsv").write_text("score\tsentence1\tsentence2\n" + "".join(some))
+    return configure(
+        {
+            "objective": {"name": "similarity"},
+            "data": {"train": str(tmp_path), "vocab_size": 80, "max_length": 16},
+            "training": {"steps": 9, "batch_size": 4},
+        }
+    )
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What `train` was asked for; it finds a figure of limit, steps and seed."""
+    asked = []
+
+    def train(config, path, began):
+        asked.append((config.data.train_limit, config.seed, config.training.steps))
+        return Workdir(path), {"last": {"heldout/spearman": 0.1 * config.seed}}
+
+    monkeypatch.setattr(low_data, "train", train)
+    return asked
+
+
+def test_every_size_and_seed_is_one_run_done_once(config, trained, tmp_path):
+    plan = Plan(limits=(5, 0), seeds=3, epochs=2)
+    found = run_plan(config, plan, tmp_path / "runs")
+    # 2 epochs of 5 and of 12 rows, in batches of 4.
+    assert trained == [(n, seed, s) for n, s in ((5, 4), (0, 6)) for seed in range(3)]
+    assert list(found) == ["5 rows", "all rows"]
+    assert found["5 rows"] == pytest.approx({"runs": 3, "spearman": 0.1, "sd spearman": 0.1})
+    assert run_plan(config, plan, tmp_path / "runs") == found and len(trained) == 6
+    run_plan(config, plan._replace(limits=(5, 7), epochs=0), tmp_path / "runs")
+    assert trained[6:9] == [(5, seed, 9) for seed in range(3)]  # `training.steps`
+
+
+def test_one_run_has_no_deviation_and_may_be_measured_on_a_test(
+    config, trained, tmp_path, monkeypatch
+):
+    asked = []
+
+    def report(options):
+        asked.append(options)
+        figures = {"systems": {"run": {"Spearman": 0.7}}}
+        return type("Report", (), {"figures": figures})
+
+    monkeypatch.setitem(low_data.TASKS, "sts", low_data.TASKS["sts"]._replace(report=report))
+    plan = Plan(limits=(5,), seeds=1, test="my/stsb")
+    found = run_plan(config, plan, tmp_path / "runs")
+    assert found == {"5 rows": {"runs": 1, "spearman": 0.0, "test Spearman": 0.7}}
+    assert (asked[0].data, asked[0].split) == ("my/stsb", "test")
+
+
+def test_a_plan_that_cannot_be_is_refused(config, tmp_path):
+    with pytest.raises(
+        UserError, match=r"sizes \[5\] with 0 seeds for 0 epochs: expected one size"
+    ):
+        run_plan(config, Plan((5,), 0), tmp_path)
+    mlm = dataclasses.replace(config, objective=configure({"objective": {"name": "mlm"}}).objective)
+    with pytest.raises(UserError, match="'mlm' learns from text without labels; use one of: retri"):
+        run_plan(mlm, Plan((5,), 1), tmp_path)
