@@ -163,8 +163,8 @@ def canonical(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Brings the dialects of Hugging Face files to the names of `entries`; returns notes as well.
 
-    Adds a missing `bert.` or the like, turns gamma and beta of old files into weight and bias, drops
-    the pooler, the heads of next sentences and replaced tokens, position buffers and the copies
+    Adds a missing `bert.` or the like, turns gamma and beta of old files into weight and bias,
+    drops the pooler, heads of next sentences and replaced tokens, position buffers and the copies
     that a tied decoder leaves. Raises UserError if a decoder is not tied to the word table.
     """
     prefix = f"{config.model_type}."

@@ -30,7 +30,7 @@ class BackboneConfig:
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
     pad_token_id: int = 0
-    embedding_size: int | None = None  # E, of an ELECTRA's tables; None: hidden_size, as BERT has it
+    embedding_size: int | None = None  # E, of ELECTRA's tables; None: hidden_size
 
     def __post_init__(self) -> None:
         assert self.embedding_size is None or self.model_type == "electra", (

@@ -1,5 +1,5 @@
-"""Heads on a backbone: the masked-LM head, tied to the word embeddings, the Condenser head, and what
-distillation puts beside a student.
+"""Heads on a backbone: the masked-LM head, tied to the word embeddings, the Condenser head, and
+what distillation puts beside a student.
 """
 
 import flax.linen as nn
@@ -41,8 +41,8 @@ class Tutor(nn.Module):
 
     @nn.compact
     def __call__(self, states: Array) -> tuple[Array, Array, Array]:
-        """Teacher states [..., D] -> what its vocabulary product needs: transformed states [..., D],
-        decoder [padded V, D], bias [padded V], -1e9 on padded vocabulary slots.
+        """Teacher states [..., D] -> what the vocabulary product needs: transformed states
+        [..., D], decoder [padded V, D], bias [padded V], -1e9 on padded vocabulary slots.
         """
         config, init = self.config, nn.initializers.normal(self.config.initializer_range)
         x = gelu(dense(states, config.hidden_size, config, self.compute, "transform"))
