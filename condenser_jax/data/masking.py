@@ -4,8 +4,8 @@ Each row has a budget of max(1, round(mask_rate * body tokens)) tokens. Its word
 random order; one that does not fit the rest of the budget is skipped, none is ever cut. Of the
 tokens taken 80 % become [MASK], 10 % a uniform real non-special id, 10 % stay. (Devlin et
 al. 2019, section 3.1, with whole words; the reference of Condenser does this per record.)
-By tokens, every token that is not special is a word of its own: exactly the budget is taken, uniform
-without replacement, as Tutor-KD wants it.
+By tokens, every token that is not special is a word of its own: exactly the budget is taken,
+uniformly without replacement, as Tutor-KD wants it.
 Every draw hashes (key of the row, position), so a row's mask depends on nothing else in the batch.
 """
 

@@ -18,6 +18,15 @@ def tied_logits(states: Array, table: Array, bias: Array) -> Array:
     return _product(rows, table, bias).reshape(*states.shape[:-1], -1)
 
 
+def token_nll(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Negative log likelihood [...] of `labels` int32 [...] under logits [..., V] that are needed
+    for something else as well, and whether each is the largest logit.
+    """
+    of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    correct = (of_label >= logits.max(-1)).astype(logits.dtype)
+    return jax.nn.logsumexp(logits, axis=-1) - of_label, correct
+
+
 def tied_cross_entropy(
     states: Array, table: Array, bias: Array, labels: Array
 ) -> tuple[Array, Array]:
@@ -58,10 +67,16 @@ def _product(states: Array, table: Array, bias: Array) -> Array:
     return _multiply(states, table, bias)
 
 
-_product.defvjp(
-    lambda *terms: (_multiply(*terms), terms),
-    lambda terms, d_logits: _gradients(*terms, d_logits),
-)
+def _product_forward(states: Array, table: Array, bias: Array) -> tuple:
+    return _multiply(states, table, bias), (states, table, bias)
+
+
+def _product_backward(residuals: tuple, d_logits: Array) -> tuple:
+    states, table, bias = residuals
+    return _gradients(states, table, bias, d_logits)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 @jax.custom_vjp
