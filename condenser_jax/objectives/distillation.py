@@ -11,13 +11,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from condenser_jax.errors import UserError
-from condenser_jax.losses.distillation import attention_mse, hidden_mse
+from condenser_jax.losses import policy
+from condenser_jax.losses.cross_entropy import token_nll
+from condenser_jax.losses.distillation import attention_mse, cosine, hidden_mse
 from condenser_jax.models.bert import gather_positions
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout
-from condenser_jax.models.heads import Fit
+from condenser_jax.models.heads import PADDED_LOGIT, Fit
 from condenser_jax.objectives.base import Loss, Objective, Phase, Schedule
 from condenser_jax.objectives.language_model import LanguageModel
 from condenser_jax.types import Array, Batch, Counts, Frozen, Mean, Params, Scalar, Tree
@@ -25,6 +28,7 @@ from condenser_jax.types import Array, Batch, Counts, Frozen, Mean, Params, Scal
 TEACHER = "teacher"
 FIT = "fit"  # the group of W_fit
 HIDDEN, SCORES = "hidden_states", "attention_scores"
+Metrics = dict[str, Mean]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,7 @@ class DistillationConfig:
 
     teacher: str = ""  # work directory, Hugging Face directory (also an export) or hub id
     least_accuracy: float = 0.2  # of the teacher's MLM on held-out text; under it it is refused
-    student_layers: tuple[int, ...] = ()  # layers of the teacher that the student starts from
+    student_layers: tuple[int, ...] = ()  # of the teacher, from 1, that the student starts from
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_accuracy <= 1:
@@ -49,6 +53,32 @@ class Teacher:
 
     config: BackboneConfig
     special_ids: tuple[int, ...] = ()  # of the tokenizer
+
+
+class Replacements:
+    """What may stand in the place of masked tokens, and how it is drawn."""
+
+    def __init__(self, teacher: Teacher, specials: bool = True) -> None:
+        self.padded, self.size = teacher.config.padded_vocab_size, teacher.config.vocab_size
+        self.allowed = np.arange(self.size, dtype=np.int32)
+        if not specials:
+            self.allowed = np.setdiff1d(self.allowed, np.array(teacher.special_ids, np.int32))
+
+    def restrict(self, logits: Array) -> Array:
+        """Logits [..., V] in which what must not be drawn has no share."""
+        if len(self.allowed) == self.size:
+            return logits
+        is_allowed = np.zeros(self.padded, bool)
+        is_allowed[self.allowed] = True
+        return jnp.where(is_allowed, logits, PADDED_LOGIT)
+
+    def of_policy(self, logits: Array, numbers: Array) -> Array:
+        """Ids int32 [B, M] drawn of logits [B, M, V]; `numbers` [B, M] in [0, 1) decide."""
+        return policy.sample(self.restrict(logits), numbers)
+
+    def at_random(self, numbers: Array) -> Array:
+        """Ids int32 [B, M], uniform over what is allowed."""
+        return policy.uniform_choice(jnp.asarray(self.allowed), numbers)
 
 
 class Pair:
@@ -89,6 +119,12 @@ class Pair:
         batch = {**batch, "input_ids": ids}
         return self.student.encode(params, batch, dropout, queries, collect)
 
+    def masked_logits(self, frozen: Frozen, batch: Batch) -> tuple[Array, Array]:
+        """The teacher on masked text, at the masked tokens: states [B, M, D], logits [B, M, V]."""
+        positions = batch["masked_positions"]
+        states, _ = self.read_teacher(frozen, batch, batch["input_ids"], queries=positions)
+        return states, self.teacher_logits(frozen, states)
+
     def teacher_logits(self, frozen: Frozen, states: Array) -> Array:
         """Of the teacher's MLM head, given its states [..., D]."""
         return self.teacher.logits(frozen[TEACHER], states)
@@ -97,6 +133,16 @@ class Pair:
         """States of the student [..., D] in the width of the teacher's."""
         fitted: Any = self.fit.apply({"params": params[FIT]}, states)
         return fitted
+
+    def cosine_of(self, params: Params, student: Array, teacher: Array, mask: Array) -> Metrics:
+        """ "cosine" of last states [B, L, D] over attended positions, where they can be compared:
+        through the fit if there is one, else where their widths are equal.
+        """
+        if FIT in params:
+            student = self.fitted(params, student)
+        if student.shape != teacher.shape:
+            return {}
+        return {"cosine": mean(cosine(student, teacher), mask)}
 
     @property
     def stride(self) -> int:
@@ -124,7 +170,9 @@ class Pair:
         return sum(terms, jnp.zeros(()))
 
 
-def build_baseline(pair: Pair, groups: tuple[str, ...], loss: Callable[..., Loss]) -> Objective:
+def build_baseline(
+    pair: Pair, groups: tuple[str, ...], loss: Callable[..., Loss], teacher: Teacher
+) -> Objective:
     """The objective of a method that has one phase: `loss` is (params, frozen, batch, counts,
     dropout) -> Loss, and trains `groups`.
     """
@@ -136,6 +184,14 @@ def build_baseline(pair: Pair, groups: tuple[str, ...], loss: Callable[..., Loss
     def losses(params, frozen, batch, counts, dropout):
         return {"train": loss(params, frozen, batch, counts, dropout)}
 
+    def agreement(params, frozen, batch):
+        """The method's loss on its own texts, the cosine on those with replacements."""
+        ids, mask = replace_masked(batch, batch["replaced_ids"]), batch["attention_mask"]
+        theirs, _ = pair.read_teacher(frozen, batch, ids)
+        ours, _ = pair.read_student(params, batch, ids, None)
+        metrics = loss(params, frozen, batch, count_tokens(batch), None).metrics
+        return {"means": metrics | pair.cosine_of(params, ours, theirs, mask)}
+
     return Objective(
         init=init,
         counts=count_tokens,
@@ -143,12 +199,39 @@ def build_baseline(pair: Pair, groups: tuple[str, ...], loss: Callable[..., Loss
         phases=(Phase("train", groups),),
         schedule=Schedule((("train",),)),
         exports=tuple(group for group in groups if group != FIT),
-        predict={"embed": pair.student.embed_text, "cls_scores": pair.student.cls_scores},
+        predict=predictions(pair, Replacements(teacher)) | {"agreement": agreement},
     )
 
 
+def predictions(pair: Pair, replacements: Replacements) -> dict[str, Callable]:
+    """What evaluators may ask of any student and its teacher."""
+
+    def draw(params, frozen, batch):
+        """{"teacher", "uniform": ids [B, M]} by the numbers of the batch [B, M]."""
+        del params
+        _, logits = pair.masked_logits(frozen, batch)
+        numbers = batch["numbers"]
+        return {
+            "teacher": replacements.of_policy(logits, numbers),
+            "uniform": replacements.at_random(numbers),
+        }
+
+    def teacher_masked_lm(params, frozen, batch):
+        """Of the teacher's MLM head: negative log likelihood and correctness [B, M]."""
+        del params
+        _, logits = pair.masked_logits(frozen, batch)
+        return token_nll(logits, batch["masked_ids"])
+
+    return {
+        "embed": pair.student.embed_text,
+        "cls_scores": pair.student.cls_scores,
+        "draw": draw,
+        "teacher_masked_lm": teacher_masked_lm,
+    }
+
+
 def mean(values: Array, weights: Array) -> Mean:
-    """The mean of values [B, M] over the used slots."""
+    """The mean of values [B, M] (or [B, L]) over used slots (or attended positions)."""
     return Mean((values * weights).sum(), weights.sum())
 
 

@@ -101,4 +101,4 @@ def build(
         return Loss(value, metrics | shares_of({"loss": value}, weights, counts))
 
     groups = ("backbone", "mlm_head", *((FIT,) if needs_fit else ()))
-    return build_baseline(pair, groups, loss)
+    return build_baseline(pair, groups, loss, teacher)

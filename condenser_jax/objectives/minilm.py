@@ -110,4 +110,4 @@ def _build(
         terms["loss"] = value
         return Loss(value, shares_of(terms, batch["masked_weights"], counts))
 
-    return build_baseline(pair, ("backbone",), loss)
+    return build_baseline(pair, ("backbone",), loss, teacher)

@@ -70,4 +70,4 @@ def build(
         terms["loss"] = value + jnp.zeros(())
         return Loss(value, shares_of(terms, batch["masked_weights"], counts))
 
-    return build_baseline(pair, ("backbone", FIT), loss)
+    return build_baseline(pair, ("backbone", FIT), loss, teacher)

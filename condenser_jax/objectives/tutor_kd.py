@@ -25,25 +25,27 @@ from condenser_jax.losses.distillation import kl_divergence, ratio_cross_entropy
 from condenser_jax.models.bert import gather_positions
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout, uniforms
-from condenser_jax.models.heads import PADDED_LOGIT, RatioHead, Tutor
+from condenser_jax.models.heads import RatioHead, Tutor
 from condenser_jax.objectives.base import Loss, Objective
 from condenser_jax.objectives.distillation import (
     HIDDEN,
     SCORES,
+    Metrics,
     Pair,
+    Replacements,
     Teacher,
     check_heads,
     check_layers,
     count_tokens,
     mean,
+    predictions,
     replace_masked,
     shares_of,
 )
 from condenser_jax.objectives.tutor_kd_config import MAXIMISE, MINIMISE, TutorKdConfig
-from condenser_jax.types import Array, Batch, Counts, Frozen, Mean, Params, Scalar, Tree
+from condenser_jax.types import Array, Batch, Counts, Frozen, Params, Scalar, Tree
 
 SAMPLING_SITE = 2048  # of the hash that samples are drawn by; no layer has this number
-Metrics = dict[str, Mean]
 
 
 class Played(NamedTuple):
@@ -79,7 +81,7 @@ class TutorKd:
             check_heads(teacher.config, student, "do without: objective.attention_weight=0")
         self.options, self.pair = options, Pair(teacher.config, student, compute)
         self.tutor, self.ratio_head = Tutor(teacher.config, compute), RatioHead(student, compute)
-        self.allowed = allowed_ids(teacher, options.sample_specials)
+        self.replacements = Replacements(teacher, options.sample_specials)
 
     def init(self, key: Array, loaded: Params) -> dict[str, Tree]:
         """All groups: as loaded, else fresh."""
@@ -123,33 +125,19 @@ class TutorKd:
 
     def play(self, params: Params, frozen: Frozen, batch: Batch, numbers: Array | None) -> Played:
         """X': `numbers` [B, M] in [0, 1) decide what is drawn. Without sampling it is X^M."""
-        masked, positions = batch["input_ids"], batch["masked_positions"]
-        states, _ = self.pair.read_teacher(frozen, batch, masked, queries=positions)
-        teacher, pi = self.pair.teacher_logits(frozen, states), None
+        (states, teacher), pi = self.pair.masked_logits(frozen, batch), None
         if self.options.has_tutor:
             terms: Any = self.tutor.apply({"params": params["tutor"]}, states)
-            pi = self.restrict(tied_logits(*terms))
+            pi = self.replacements.restrict(tied_logits(*terms))
         if not self.options.samples:
-            return Played(masked, batch["masked_ids"], teacher, pi)
+            return Played(batch["input_ids"], batch["masked_ids"], teacher, pi)
         assert numbers is not None, "sampling asks for numbers"
-        replaced = self.draw(self.options.sampling, teacher, pi, numbers)
+        if self.options.sampling == "uniform":
+            replaced = self.replacements.at_random(numbers)
+        else:
+            logits = jax.lax.stop_gradient(teacher if pi is None else pi)
+            replaced = self.replacements.of_policy(logits, numbers)
         return Played(replace_masked(batch, replaced), replaced, teacher, pi)
-
-    def draw(self, sampling: str, teacher: Array, pi: Array | None, numbers: Array) -> Array:
-        """Ids int32 [B, M] by one of SAMPLINGS, from logits [B, M, V] of teacher and tutor."""
-        if sampling == "uniform":
-            return policy.uniform_choice(jnp.asarray(self.allowed), numbers)
-        logits = pi if sampling == "tutor" else self.restrict(teacher)
-        assert logits is not None, "there is no tutor to sample from"
-        return policy.sample(jax.lax.stop_gradient(logits), numbers)
-
-    def restrict(self, logits: Array) -> Array:
-        """Logits [..., V] in which what must not be sampled has no share."""
-        if len(self.allowed) == self.pair.teacher.config.vocab_size:
-            return logits
-        is_allowed = np.zeros(logits.shape[-1], bool)
-        is_allowed[self.allowed] = True
-        return jnp.where(is_allowed, logits, PADDED_LOGIT)
 
     def judge(
         self, params: Params, frozen: Frozen, batch: Batch, ids: Array, dropout: Dropout | None
@@ -180,7 +168,7 @@ class TutorKd:
                 pair.attention_loss(*scores, batch, counts),
             )
         if played.policy is not None:
-            divergence = kl_divergence(self.restrict(played.teacher), played.policy)
+            divergence = kl_divergence(self.replacements.restrict(played.teacher), played.policy)
             metrics["kl"] = mean(divergence, weights)
             if options.kl_weight:
                 kl = (divergence * weights).sum() / counts["masked"]
@@ -220,6 +208,39 @@ class TutorKd:
         logits: Any = self.ratio_head.apply({"params": params["ratio_head"]}, states)
         return logits, gather_positions(logits[..., None], slots)[..., 0]
 
+    def draw(self, params: Params, frozen: Frozen, batch: Batch) -> dict[str, Array]:
+        """What teacher, chance and, if there is one, the tutor put in: ids [B, M] by the numbers of
+        the batch [B, M].
+        """
+        numbers = batch["numbers"]
+        found = predictions(self.pair, self.replacements)["draw"](params, frozen, batch)
+        if self.options.has_tutor:
+            found["tutor"] = self.play(params, frozen, batch, numbers).replaced
+        return found
+
+    def agreement(self, params: Params, frozen: Frozen, batch: Batch) -> dict[str, Any]:
+        """How student and teacher, without dropout, judge given replacements [B, M]: {"means":
+        losses, rewards, cosine} and, if the student knows them, {"ratios": teacher's, student's}.
+        """
+        replaced, weights = batch["replaced_ids"], batch["masked_weights"]
+        _, teacher = self.pair.masked_logits(frozen, batch)
+        played = Played(replace_masked(batch, replaced), replaced, teacher, None)
+        judged = self.judge(params, frozen, batch, played.ids, None)
+        counts = count_tokens(batch)
+        minimise, student_reward = self.minimise(params, batch, counts, played, judged)
+        maximise = self.maximise(batch, counts, played, judged, student_reward)
+        theirs = judged.teacher_kept[HIDDEN][-1]
+        close = self.pair.cosine_of(params, judged.student, theirs, batch["attention_mask"])
+        found: dict[str, Any] = {"means": minimise.metrics | maximise.metrics | close}
+        if self.options.has_ratio:
+            slots = batch["masked_positions"]
+            logits = self.ratio_logits(params, judged.student, slots)[1]
+            ours, ratio = jax.nn.sigmoid(logits), self.teacher_ratio(played, batch)
+            found["means"]["ratio_error"] = mean(jnp.abs(ratio - ours), weights)
+            found["means"]["ratio_error_of_one"] = mean(1.0 - ratio, weights)
+            found["ratios"] = ratio, ours
+        return found
+
     def maximise(
         self,
         batch: Batch,
@@ -254,12 +275,6 @@ class TutorKd:
         return Loss(options.policy_weight * loss, metrics)
 
 
-def allowed_ids(teacher: Teacher, specials: bool) -> np.ndarray:
-    """int32: what may be sampled, the real vocabulary with or without its special tokens."""
-    ids = np.arange(teacher.config.vocab_size, dtype=np.int32)
-    return ids if specials else np.setdiff1d(ids, np.array(teacher.special_ids, np.int32))
-
-
 def tutor_from(teacher: Tree) -> Tree:
     """The tutor that is the teacher's MLM head: its decoder is a copy of the word table."""
     head, table = teacher["mlm_head"], teacher["backbone"]["embeddings"]["word"]
@@ -285,9 +300,7 @@ def build(
         phases=options.phases,
         schedule=options.cycle,
         exports=("backbone", head),
-        predict={
-            "embed": model.pair.student.embed_text,
-            "cls_scores": model.pair.student.cls_scores,
-        },
+        predict=predictions(model.pair, model.replacements)
+        | {"draw": model.draw, "agreement": model.agreement},
         accumulates=options.reward_baseline == "none",
     )
