@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -19,6 +19,10 @@ from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import MAX_ATTENTION_LENGTH, MAX_HEADS
 from condenser_jax.objectives.base import check_accumulation
+from condenser_jax.objectives.distillation import Teacher
+from condenser_jax.objectives.tutor_kd import tutor_from
+from condenser_jax.teachers import Found as FoundTeacher
+from condenser_jax.teachers import find_teacher, student_of
 from condenser_jax.training.loop import Run
 from condenser_jax.training.optimizers import build_optimizers
 from condenser_jax.training.sharding import check_batch, make_mesh
@@ -42,6 +46,12 @@ class Built(NamedTuple):
     backbone: BackboneConfig
     card: EncoderCard
     notes: list[str]  # where weights came from
+    teacher: dict[str, Any] | None = None  # what the work directory remembers of it
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """{name: hash} of what must not change while a run lasts: its data, its teacher."""
+        return self.material.hashes | ({"teacher": self.teacher["hash"]} if self.teacher else {})
 
 
 def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Built:
@@ -58,14 +68,19 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
     _check_values(config)
     feed.check(config)
     check_chunk(config.compute.chunk_size, training.batch_size, mesh)
-    checkpoint = initial_checkpoint(config.model.init)
+    found = find_teacher(config.objective.teacher) if method.taught else None
+    checkpoint = start_of_student(config, found) or initial_checkpoint(config.model.init)
     material = feed.open(config)
-    backbone = backbone_config(config, material, checkpoint)
+    taught = () if found is None else (found.known_to(material.vocabulary),)
+    backbone = backbone_config(config, material, checkpoint, *taught)
     compute = compute_config(config.compute, mesh)
-    objective = method.build(backbone, compute, config.objective)
+    objective = method.build(backbone, compute, config.objective, *taught)
     check_accumulation(objective, training.accumulate)
     loaded, notes = initial_groups(objective, checkpoint, config)
-    if config.model.unigram_bias and "mlm_head" not in loaded and material.unigram is not None:
+    if found is not None:
+        loaded |= start_of_tutor(config.objective, found)
+    has_fresh_head = "mlm_head" in objective.exports and "mlm_head" not in loaded
+    if config.model.unigram_bias and has_fresh_head and material.unigram is not None:
         objective = start_at_unigram(objective, material.unigram)
     run = Run(
         objective=objective,
@@ -80,35 +95,69 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
         evaluate=material.evaluation(objective, method.goal, mesh),
         goal=method.goal,
         tokens_per_step=feed.tokens_per_step(config),
-        flops_per_token=method.flops(backbone, config),
+        flops_per_token=method.flops(backbone, config, *taught),
         clip_norm=config.optimizer.clip_norm,
         accumulate=training.accumulate,
         patience=training.patience,
         threads=training.threads,
         loaded=loaded,
+        frozen={} if found is None else found.frozen(compute.dtype),
     )
     run = in_chunks(
         run,
         config.compute.chunk_size,
         lambda rows: method.build(
-            backbone, dataclasses.replace(compute, chunk_rows=rows), config.objective
+            backbone, dataclasses.replace(compute, chunk_rows=rows), config.objective, *taught
         ),
     )
     card = feed.card(config, tokenizer_hash(material.tokenizer_directory))
-    return Built(run, material, backbone, card, [*notes, *feed.describe(config)])
+    notes += [*feed.describe(config)]
+    if found is None:
+        return Built(run, material, backbone, card, notes)
+    notes.append(f"teacher: {found.where}, {found.config.num_layers} layers, frozen")
+    return Built(run, material, backbone, card, notes, found.facts(*taught))
+
+
+def start_of_student(config: RunConfig, found: FoundTeacher | None) -> Checkpoint | None:
+    """The layers of the teacher that a student starts from; None if it starts elsewhere."""
+    layers = getattr(config.objective, "student_layers", ())
+    if found is None or not layers:
+        return None
+    if config.model.init:
+        raise UserError(
+            f"objective.student_layers is {layers} and model.init {config.model.init!r}: a student "
+            "starts from one of them; leave the other empty."
+        )
+    return student_of(found, layers)
+
+
+def start_of_tutor(options: Any, found: FoundTeacher) -> dict[str, Any]:
+    """{"tutor": the teacher's MLM head} if the tutor starts from it."""
+    from_teacher = getattr(options, "tutor_init", "random") == "teacher"
+    return {"tutor": tutor_from(found.weights)} if from_teacher else {}
 
 
 def backbone_config(
-    config: RunConfig, material: Material, checkpoint: Checkpoint | None
+    config: RunConfig,
+    material: Material,
+    checkpoint: Checkpoint | None,
+    teacher: Teacher | None = None,
 ) -> BackboneConfig:
-    """The architecture: the checkpoint's, or from scratch the configuration's."""
+    """The architecture: the checkpoint's, or from scratch the configuration's.
+
+    A student has as many words as its teacher, which may have more than the tokenizer.
+    """
     model = config.model
+    if teacher is not None:
+        check_vocabulary(teacher.config, material.tokenizer)
     if checkpoint:
         check_vocabulary(checkpoint.config, material.tokenizer)
         warn_of_another_tokenizer(checkpoint, material)
         backbone = checkpoint.config
     else:
         backbone = backbone_from_scratch(model, material)
+        if teacher is not None:
+            backbone = dataclasses.replace(backbone, vocab_size=teacher.config.vocab_size)
     rates = {
         name: getattr(model, name)
         for name in ("hidden_dropout", "attention_dropout")
@@ -142,11 +191,20 @@ def backbone_from_scratch(model: ModelConfig, material: Material) -> BackboneCon
             f"model.hidden_size {model.hidden_size} is not divisible by model.num_heads "
             f"{model.num_heads}; choose a multiple of it."
         )
+    narrow = model.hidden_size if model.embedding_size is None else model.embedding_size
+    is_factorised = narrow != model.hidden_size
+    if is_factorised and (model.model_type != "bert" or narrow < 1):
+        raise UserError(
+            f"model.embedding_size is {model.embedding_size} with model.model_type "
+            f"{model.model_type!r}; expected at least 1, and 'bert': factorised embeddings are "
+            "those of an ELECTRA, which is a BERT otherwise."
+        )
     roberta = model.model_type == "roberta"
     pad_id = material.vocabulary.pad_id
     return BackboneConfig(
         vocab_size=material.vocabulary.size,
-        model_type=model.model_type,
+        model_type="electra" if is_factorised else model.model_type,
+        embedding_size=narrow if is_factorised else None,
         hidden_size=model.hidden_size,
         num_layers=model.num_layers,
         num_heads=model.num_heads,

@@ -31,6 +31,7 @@ class ModelConfig:
     num_heads: int = 12
     intermediate_size: int = 3072
     max_positions: int = 512
+    embedding_size: int | None = None  # width of the tables, if factorised (an ELECTRA); None: not
     initializer_range: float = 0.02
     hidden_dropout: float | None = None  # None: as the checkpoint says, 0.1 from scratch
     attention_dropout: float | None = None

@@ -14,6 +14,7 @@ from condenser_jax.hf.model_card import Facts
 from condenser_jax.methods import METHODS, configure
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Objective
+from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.training.saved import Saved
 from condenser_jax.training.workdir import Workdir, existing_workdir, read_config_json
 
@@ -44,7 +45,7 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
     facts = read_facts(workdir)
     backbone = BackboneConfig(**facts["backbone"])
     method = METHODS[config.objective.name]
-    objective = method.build(backbone, ComputeConfig(), config.objective)
+    objective = method.build(backbone, ComputeConfig(), config.objective, *_teachers(facts))
     lower = method.goal.lower_is_better
     checkpoints = Saved(workdir.checkpoints, lower_is_better=lower)
     chosen = _chosen_step(checkpoints, step)
@@ -60,6 +61,14 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
     record = checkpoints.read_record(chosen)
     card = read_card(workdir.card)
     return Finished(workdir, config, backbone, card, facts, objective, chosen, params, record)
+
+
+def _teachers(facts: dict[str, Any]) -> tuple[Teacher, ...]:
+    """The teacher of a run that had one."""
+    if "teacher" not in facts:
+        return ()
+    config = BackboneConfig(**facts["teacher"]["config"])
+    return (Teacher(config, tuple(facts["teacher"]["special_ids"])),)
 
 
 def _chosen_step(checkpoints: Saved, step: str) -> int:

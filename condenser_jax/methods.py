@@ -6,13 +6,28 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from condenser_jax.config import OfMethod, RunConfig, read_config
+from condenser_jax.data.masking import slots_of
 from condenser_jax.feeds.base import Feed
+from condenser_jax.feeds.distillation import DISTILLATION
 from condenser_jax.feeds.ranking import RANKING
 from condenser_jax.feeds.sentences import SCORED_PAIRS, TRIPLETS
 from condenser_jax.feeds.spans import PAIRS, SPANS
-from condenser_jax.models.config import BackboneConfig, ComputeConfig
-from condenser_jax.objectives import cocondenser, condenser, mlm, retriever, sections, similarity
+from condenser_jax.models.config import BackboneConfig
+from condenser_jax.objectives import (
+    cocondenser,
+    condenser,
+    kd,
+    minilm,
+    mlm,
+    retriever,
+    sections,
+    similarity,
+    tinybert,
+    tutor_kd,
+)
 from condenser_jax.objectives.base import Goal, Objective
+from condenser_jax.objectives.distillation import Teacher
+from condenser_jax.training.distillation_flops import distillation_flops
 from condenser_jax.training.flops import FORWARD_PASSES, encode_flops, train_flops_per_token
 
 
@@ -20,10 +35,11 @@ class Method(NamedTuple):
     """What a method brings."""
 
     options: type  # the dataclass of the configuration's section `objective`
-    build: Callable[[BackboneConfig, ComputeConfig, Any], Objective]
+    build: Callable[..., Objective]  # of backbone, compute, options and, if taught, the teacher
     goal: Goal
     feed: Feed
-    flops: Callable[[BackboneConfig, RunConfig], float]  # of a step, per token of its batch
+    flops: Callable[..., float]  # of a step, per token; of backbone, config and perhaps the teacher
+    taught: bool = False  # a student, who has a teacher
 
 
 def pretraining_flops(backbone: BackboneConfig, config: RunConfig) -> float:
@@ -45,6 +61,16 @@ def sentence_flops(backbone: BackboneConfig, config: RunConfig) -> float:
     """Operations per token of a step on pairs or triplets of sentences."""
     length = config.data.max_length
     return FORWARD_PASSES * encode_flops(backbone, length, config.objective.pooling) / length
+
+
+def student_flops(backbone: BackboneConfig, config: RunConfig, teacher: Teacher) -> float:
+    """Operations per token of a mean step of a student, its teacher and perhaps its tutor."""
+    length, slots = config.data.max_length, slots_of(config.data.mask_rate, config.data.max_length)
+    return distillation_flops(backbone, teacher.config, config.objective, length, slots) / length
+
+
+def _student(options: type, build: Callable[..., Objective]) -> Method:
+    return Method(options, build, Goal("heldout/loss"), DISTILLATION, student_flops, taught=True)
 
 
 METHODS: dict[str, Method] = {
@@ -84,6 +110,12 @@ METHODS: dict[str, Method] = {
         TRIPLETS,
         sentence_flops,
     ),
+    "tutor_kd": _student(tutor_kd.TutorKdConfig, tutor_kd.build),
+    "kd": _student(kd.KdConfig, kd.build),
+    "distilbert": _student(kd.DistilBertConfig, kd.build),
+    "tinybert": _student(tinybert.TinyBertConfig, tinybert.build),
+    "minilm": _student(minilm.MiniLmConfig, minilm.build),
+    "minilmv2": _student(minilm.MiniLmV2Config, minilm.build_v2),
 }
 
 

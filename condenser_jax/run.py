@@ -71,7 +71,7 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
     check_workdir(path, stored)
     built = build(config)
     remedy = "all must read the same files, with the same versions of packages"
-    cluster.check_same("the prepared data", built.material.hashes, remedy)
+    cluster.check_same("the prepared data", built.hashes, remedy)
     with _shared_workdir(path, stored, built) as workdir:
         return workdir, _run(config, built, workdir, stored, began)
 
@@ -82,7 +82,7 @@ def _shared_workdir(path: str | Path, stored: dict[str, Any], built: Built) -> I
     workdir = Workdir(Path(path))
     with contextlib.ExitStack() as stack:
         if cluster.is_first():
-            open_workdir(path, stored, built.material.hashes)
+            open_workdir(path, stored, built.hashes)
             stack.enter_context(held(workdir))
             _write_companions(workdir, built)
         cluster.wait_for_all("work directory")
@@ -178,6 +178,7 @@ def _write_companions(workdir: Workdir, built: Built) -> None:
         "weights": weights,
         "data": built.material.cards,
         "versions": versions(),
+        **({} if built.teacher is None else {"teacher": built.teacher}),
     }
     write_json(workdir.facts, facts)
 

@@ -43,13 +43,14 @@ def initial_groups(
 ) -> tuple[dict[str, Any], list[str]]:
     """The groups that start from the checkpoint, and a line on the origin of each group."""
     trained = dict.fromkeys(group for phase in objective.phases for group in phase.trains)
+    trained |= dict.fromkeys(objective.exports)  # a backbone under a new head may be fixed
     if checkpoint is None:
         return {}, [f"weights: {group} from scratch" for group in trained]
     loaded = {group: checkpoint.params[group] for group in trained if group in checkpoint.params}
     unused = checkpoint.params.keys() - loaded.keys()
     notes = [f"weights: {n}" for n in checkpoint.notes if n.partition(":")[0] not in unused]
-    if "mlm_head" in trained and "mlm_head" not in loaded:
-        notes.append("weights: mlm_head random")
+    fresh = (group for group in trained if group not in (*loaded, "condenser_head"))
+    notes += [f"weights: {group} random" for group in fresh]
     layers = getattr(config.objective, "head_layers", None)
     head = loaded.get("condenser_head")
     if head is not None and layers != len(head):

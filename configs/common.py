@@ -22,6 +22,7 @@ def small_run() -> ConfigDict:
     model.num_layers = 2  # of the backbone
     model.num_heads = 4  # divides hidden_size
     model.intermediate_size = 512  # width inside the feed-forward block
+    model.embedding_size = placeholder(int)  # of factorised tables (ELECTRA); None: hidden_size
     model.max_positions = 512  # the longest text that can be numbered, in tokens
     model.initializer_range = 0.05  # of fresh kernels and embeddings; 0.02 learns half as fast here
     model.hidden_dropout = 0.0  # a model this small underfits
@@ -95,6 +96,52 @@ def docstrings() -> ConfigDict:
     return config
 
 
+def distillation(name: str) -> ConfigDict:
+    """A small student of the teacher that configs/mlm.py:teacher leaves, by the method `name`."""
+    config = docstrings()
+    config.data.tokenizer = ""  # must be the teacher's; "": it is
+    config.model.update({"hidden_size": 96, "intermediate_size": 384})
+
+    config.objective = objective = ConfigDict()
+    objective.name = name  # the method: a row of condenser_jax/methods.py
+    objective.teacher = "runs/mlm-teacher"  # work directory, Hugging Face directory or hub id
+    objective.least_accuracy = 0.2  # of the teacher's MLM on held-out text; under it it is refused
+    objective.student_layers = ()  # of the teacher, from 1, to start from; (): as `model` says
+
+    config.evaluation = evaluation = ConfigDict()
+    evaluation.spans = 512  # held-out spans on which student and teacher are compared
+    evaluation.examples = 3  # of them shown in words at each evaluation
+    evaluation.batch_size = 128  # rows at a time; changes no figure
+    config.training.update({"steps": 900, "eval_every": 300, "save_every": 300})
+    return config
+
+
+def published_distillation(config: ConfigDict) -> None:
+    """BERT-base distilled as published for Tutor-KD: Wikipedia + BookCorpus, batch 128 x 128, a
+    million steps at 5e-4, no clipping.
+    """
+    corpus(config)
+    config.objective.teacher = "bert-base-uncased"
+    config.model.update({"hidden_size": 768, "num_layers": 6, "num_heads": 12})
+    config.model.update({"intermediate_size": 3072, "initializer_range": 0.02})
+    config.model.update({"hidden_dropout": 0.1, "attention_dropout": 0.1})
+    config.optimizer.update({"learning_rate": 5e-4, "b2": 0.999, "eps": 1e-6, "decay": "linear"})
+    config.optimizer.update({"warmup": 0.01, "clip_norm": None})
+    config.training.update({"steps": 1_000_000, "batch_size": 128, "log_every": 500})
+    config.training.update({"eval_every": 20_000, "save_every": 20_000})
+    config.evaluation.update({"spans": 4096, "batch_size": 512})
+
+
+def smoke_distillation(config: ConfigDict) -> None:
+    """Shrinks everything to seconds; the teacher is that of configs/mlm.py:smoke."""
+    config.data.source = "docstrings:jax"
+    config.model.update({"hidden_size": 16, "num_heads": 2, "intermediate_size": 32})
+    config.objective.update({"teacher": "runs/mlm-smoke", "least_accuracy": 0.0})
+    config.training.update({"steps": 20, "batch_size": 16, "log_every": 5})
+    config.training.update({"eval_every": 10, "save_every": 10})
+    config.evaluation.update({"spans": 32, "batch_size": 32})
+
+
 def smoke(config: ConfigDict, variant: str) -> ConfigDict:
     """Shrinks everything to seconds for the variant `smoke`; leaves the default as it is."""
     choose("variant", variant, VARIANTS)
@@ -111,6 +158,20 @@ def smoke(config: ConfigDict, variant: str) -> ConfigDict:
 def paper(config: ConfigDict) -> None:
     """BERT-base on Wikipedia + BookCorpus as published: batch 1024 x 128, lr 1e-4, 8 epochs of
     about 125k steps in all.
+    """
+    corpus(config)
+    config.model.init = "bert-base-uncased"
+    config.model.update({"hidden_size": 768, "num_layers": 12, "num_heads": 12})
+    config.model.update({"intermediate_size": 3072, "initializer_range": 0.02})
+    config.model.update({"hidden_dropout": 0.1, "attention_dropout": 0.1})
+    config.optimizer.update({"learning_rate": 1e-4, "b2": 0.999, "decay": "linear"})
+    config.training.update({"steps": 500_000, "batch_size": 1024, "log_every": 100})
+    config.training.update({"eval_every": 5_000, "save_every": 5_000})
+    config.evaluation.update({"spans": 8192, "documents": 1000, "batch_size": 512})
+
+
+def corpus(config: ConfigDict) -> None:
+    """Wikipedia + BookCorpus in rows of 128 tokens.
 
     `datasets` 5 reads parquet alone. `wikimedia/wikipedia` is published as parquet; the BookCorpus
     id is unverified.
@@ -120,14 +181,6 @@ def paper(config: ConfigDict) -> None:
     config.data.source = f"0.8 {wikipedia} + 0.2 {books}"
     config.data.max_length = 128
     config.data.heldout_share = 0.0005
-    config.model.init = "bert-base-uncased"
-    config.model.update({"hidden_size": 768, "num_layers": 12, "num_heads": 12})
-    config.model.update({"intermediate_size": 3072, "initializer_range": 0.02})
-    config.model.update({"hidden_dropout": 0.1, "attention_dropout": 0.1})
-    config.optimizer.update({"learning_rate": 1e-4, "b2": 0.999, "decay": "linear"})
-    config.training.update({"steps": 500_000, "batch_size": 1024, "log_every": 100})
-    config.training.update({"eval_every": 5_000, "save_every": 5_000})
-    config.evaluation.update({"spans": 8192, "documents": 1000, "batch_size": 512})
 
 
 def sentences(variant: str) -> ConfigDict:

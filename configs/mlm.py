@@ -12,20 +12,34 @@ The same in seconds.
     python launch/train.py --config=configs/mlm.py:paper
 
 BERT-base on Wikipedia + BookCorpus with the setting of the Condenser paper. Not yet measured here.
+
+    python launch/train.py --config=configs/mlm.py:teacher
+
+A small teacher for configs/tutor_kd.py and configs/distill.py, twice as wide as their students. A
+checkpoint that has no MLM head gets one, itself unchanged, by
+
+    python launch/train.py --config=configs/mlm.py --config.model.init=DIRECTORY \
+        --config.objective.frozen_backbone=True
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import VARIANTS, docstrings, paper, smoke
+from configs.common import VARIANTS as COMMON
+from configs.common import docstrings, paper, smoke
 
-__all__ = ["VARIANTS", "get_config"]
+VARIANTS = (*COMMON, "teacher")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The embedded default, or the variant `smoke` or `paper`."""
+    """The embedded default, or the variant `smoke`, `paper` or `teacher`."""
     config = docstrings()
     config.objective = ConfigDict()
     config.objective.name = "mlm"  # the method: a row of condenser_jax/methods.py
+    config.objective.frozen_backbone = False  # train the MLM head alone
+    if variant == "teacher":
+        config.model.update({"hidden_size": 192, "intermediate_size": 768})
+        config.training.update({"steps": 2500, "eval_every": 500, "save_every": 500})
+        return config
     if variant == "paper":
         paper(config)
         return config

@@ -66,7 +66,7 @@ def gradient_of(run: Run) -> tuple[dict[str, float], Any]:
     """Training metrics and gradient of the first step of a run whose optimizer is sgd(1.0)."""
     step = run.lower_step(("train",)).compile(QUICK)
     batch = to_global(run.batches.batch(0), run.mesh, ROWS)
-    state, metrics = step(run.initial_state(), run.frozen, batch)
+    state, metrics = step(run.initial_state(), run.placed, batch)
     gradient = jax.tree.map(
         lambda old, new: np.asarray(old) - np.asarray(new), run.loaded, dict(state.params)
     )

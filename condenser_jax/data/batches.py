@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from condenser_jax.data.hashing import two_below
+from condenser_jax.data.masking import WORDS
 from condenser_jax.data.rows import NumpyBatch, RowReader, SpanStore
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.data.walk import Walk
@@ -50,7 +51,8 @@ class Batches(Protocol):
 class SpanBatches:
     """The masked batches of an endless, shuffled stream of spans, or of a weighted mixture.
 
-    spans: one store, or (store, weight) pairs, interleaved as `Walk` says.
+    spans: one store, or (store, weight) pairs, interleaved as `Walk` says. masking: one of
+    `masking.MASKINGS`.
     Raises UserError for a source without spans, weights that are not positive, or a max_length
     that leaves no room for a token.
     """
@@ -63,9 +65,10 @@ class SpanBatches:
         max_length: int,
         mask_rate: float,
         seed: int,
+        masking: str = WORDS,
     ):
         self.batch_size = batch_size
-        self._reader = RowReader(spans, vocabulary, max_length, mask_rate, seed)
+        self._reader = RowReader(spans, vocabulary, max_length, mask_rate, seed, masking)
         totals = [len(source.offsets) - 1 for source in self._reader.sources]
         self._walk = Walk(totals, self._reader.weights, seed)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from condenser_jax.data.hashing import hash_u64
+from condenser_jax.data.masking import WORDS
 from condenser_jax.data.rows import (
     NumpyBatch,
     SpanStore,
@@ -26,6 +27,7 @@ def fixed_batches(
     max_length: int,
     mask_rate: float,
     seed: int,
+    masking: str = WORDS,
 ) -> list[NumpyBatch]:
     """Returns the spans `indices` in their order as batches for evaluation, always masked alike.
 
@@ -33,7 +35,7 @@ def fixed_batches(
     to a lone CLS (nothing attended would be NaN) and whose masked_weights are zero.
     """
     rows = _fixed_rows(spans, indices, vocabulary, batch_size, max_length, seed)
-    return [masked(ids, mask, vocabulary, mask_rate, keys) for ids, mask, keys in rows]
+    return [masked(ids, mask, vocabulary, mask_rate, keys, masking) for ids, mask, keys in rows]
 
 
 def unmasked_batches(

@@ -1,9 +1,11 @@
-"""Whole-word masking of a batch, vectorised: no Python loop over rows.
+"""Masking of a batch by whole words or by tokens, vectorised: no Python loop over rows.
 
 Each row has a budget of max(1, round(mask_rate * body tokens)) tokens. Its words are taken in
 random order; one that does not fit the rest of the budget is skipped, none is ever cut. Of the
 tokens taken 80 % become [MASK], 10 % a uniform real non-special id, 10 % stay. (Devlin et
 al. 2019, section 3.1, with whole words; the reference of Condenser does this per record.)
+By tokens, every token that is not special is a word of its own: exactly the budget is taken,
+uniformly without replacement, as Tutor-KD wants it.
 Every draw hashes (key of the row, position), so a row's mask depends on nothing else in the batch.
 """
 
@@ -15,6 +17,7 @@ from condenser_jax.data.vocabulary import CONTINUES_WORD, SPECIAL, Vocabulary
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the rest stays as it is
 ORDER, ACTION, REPLACEMENT = 1, 2, 3  # what a hash is drawn for
 NO_WORD = np.iinfo(np.int32).max  # a size that fits no budget
+WORDS, TOKENS = "words", "tokens"  # what is masked as a whole
 
 
 def slots_of(mask_rate: float, max_length: int) -> int:
@@ -28,8 +31,9 @@ def mask_batch(
     vocabulary: Vocabulary,
     mask_rate: float,
     keys: Word,
+    masking: str = WORDS,
 ) -> dict[str, np.ndarray]:
-    """Masks rows [CLS] body [SEP] [PAD]...; see the module for the definition.
+    """Masks rows [CLS] body [SEP] [PAD]... by `masking`, one of MASKINGS; see the module.
 
     input_ids int32 [B, L], attention_mask int [B, L] (1 = attend), keys: integers [B], one per row
     (a hash of seed, epoch and span), the only source of randomness.
@@ -40,7 +44,7 @@ def mask_batch(
     keys = np.asarray(keys)
     body_tokens = attention_mask.sum(1) - 2
     budget = np.maximum(1, np.rint(mask_rate * body_tokens)).astype(np.int32)
-    sizes = _word_sizes(vocabulary.kinds.take(input_ids))
+    sizes = MASKINGS[masking](vocabulary.kinds.take(input_ids))
     starts = _choose_words(sizes, budget, keys)
     positions = _tokens_of(starts, sizes.ravel()[starts])  # in the flattened batch, ascending
     row, column = np.divmod(positions, L)
@@ -72,6 +76,14 @@ def _word_sizes(kinds: np.ndarray) -> np.ndarray:
     sizes = np.full(kinds.size, NO_WORD, np.int32)
     sizes[ends] = np.diff(ends, append=kinds.size)
     return np.where(special, np.int32(NO_WORD), sizes.reshape(kinds.shape))
+
+
+def _token_sizes(kinds: np.ndarray) -> np.ndarray:
+    """[B, L] kinds of tokens -> int32 [B, L]: 1, but NO_WORD for a special token."""
+    return np.where(kinds == SPECIAL, np.int32(NO_WORD), np.int32(1))
+
+
+MASKINGS = {WORDS: _word_sizes, TOKENS: _token_sizes}
 
 
 def _shuffle_words(sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:

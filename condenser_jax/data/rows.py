@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from condenser_jax.data.hashing import Word, hash_u64, integers_below
-from condenser_jax.data.masking import mask_batch
+from condenser_jax.data.masking import WORDS, mask_batch
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.errors import UserError
 
@@ -84,12 +84,17 @@ def _framed(
 
 
 def masked(
-    ids: np.ndarray, attention_mask: np.ndarray, vocabulary: Vocabulary, rate: float, keys: Word
+    ids: np.ndarray,
+    attention_mask: np.ndarray,
+    vocabulary: Vocabulary,
+    rate: float,
+    keys: Word,
+    masking: str = WORDS,
 ) -> NumpyBatch:
     """The arrays of docs/design.md section 5, of unmasked rows; keys [B] decide the masks."""
     return {
         "attention_mask": attention_mask,
-        **mask_batch(ids, attention_mask, vocabulary, rate, keys),
+        **mask_batch(ids, attention_mask, vocabulary, rate, keys, masking),
     }
 
 
@@ -106,12 +111,13 @@ class RowReader(Generic[Store]):
         max_length: int,
         mask_rate: float,
         seed: int,
+        masking: str = WORDS,
     ) -> None:
         pairs = list(spans) if isinstance(spans, Sequence) else [(spans, 1.0)]
         self.sources, self.weights = [source for source, _ in pairs], [w for _, w in pairs]
         check_spans(self.sources, max_length)
         self.vocabulary, self.max_length = vocabulary, max_length
-        self.mask_rate, self.seed = mask_rate, seed
+        self.mask_rate, self.seed, self.masking = mask_rate, seed, masking
 
     def read(self, which: np.ndarray, epoch: np.ndarray, span: np.ndarray) -> NumpyBatch:
         """The masked rows of spans [B], given the numbers and epochs of their sources [B]."""
@@ -123,4 +129,4 @@ class RowReader(Generic[Store]):
             ids[own], attention_mask[own] = read_windows(
                 source, span[own], keys[own], self.vocabulary, self.max_length
             )
-        return masked(ids, attention_mask, self.vocabulary, self.mask_rate, keys)
+        return masked(ids, attention_mask, self.vocabulary, self.mask_rate, keys, self.masking)

@@ -12,6 +12,7 @@ import numpy as np
 from condenser_jax.config import RunConfig
 from condenser_jax.data.batches import Batches, PairBatches, SpanBatches
 from condenser_jax.data.documents import SourceOptions
+from condenser_jax.data.masking import WORDS
 from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.data.parallel import usable_cores
 from condenser_jax.data.prepare import PrepareConfig, prepare_mixture
@@ -86,11 +87,14 @@ class Corpus(NamedTuple):
 def tokenizer_of(config: RunConfig) -> str:
     """The tokenizer that a run names, else its initial checkpoint's; "" trains one."""
     init = config.model.init
-    if config.data.tokenizer or not init:
-        return config.data.tokenizer
-    if is_workdir(init):
-        return str(Workdir(Path(init)).tokenizer)
-    return str(tokenizer_path(find_directory(init)) or "")
+    return config.data.tokenizer or (tokenizer_at(init) if init else "")
+
+
+def tokenizer_at(where: str) -> str:
+    """The tokenizer of a work directory, a Hugging Face directory or hub id; "" if it has none."""
+    if is_workdir(where):
+        return str(Workdir(Path(where)).tokenizer)
+    return str(tokenizer_path(find_directory(where)) or "")
 
 
 def prepare_corpus(config: DataConfig, seed: int, tokenizer: str) -> Corpus:
@@ -161,17 +165,23 @@ def summary(card: dict[str, Any]) -> str:
 
 
 def train_batches(
-    corpus: Corpus, config: DataConfig, batch_size: int, seed: int, pairs: bool
+    corpus: Corpus,
+    config: DataConfig,
+    batch_size: int,
+    seed: int,
+    pairs: bool,
+    masking: str = WORDS,
 ) -> Batches:
     """The masked batches of the training spans.
 
     Args:
       pairs: two spans of each document; the log says how many documents have no two.
+      masking: what is masked as a whole, in batches of spans: one of `masking.MASKINGS`.
     """
     sources = [(prepared.train, weight) for prepared, weight in corpus.sources]
     how = (corpus.vocabulary, batch_size, config.max_length, config.mask_rate, seed)
     if not pairs:
-        return SpanBatches(sources, *how)
+        return SpanBatches(sources, *how, masking)
     batches = PairBatches(sources, *how)
     log.info(
         "data: %s of %s documents have fewer than two spans and are left out",

@@ -80,6 +80,12 @@ class SpanMaterial:
         )
 
 
+def check_mask_rate(rate: float) -> None:
+    """Raises UserError for a share of which nothing or everything would be masked."""
+    if not 0 < rate < 1:
+        raise UserError(f"data.mask_rate is {rate}; expected a share between 0 and 1.")
+
+
 @dataclasses.dataclass(frozen=True)
 class SpanFeed:
     """Masked spans; with `pairs`, two of each document."""
@@ -101,10 +107,7 @@ class SpanFeed:
                 f"evaluation.documents is {config.evaluation.documents}; expected at least 2, "
                 "among which a span's other span is searched."
             )
-        if not 0 < config.data.mask_rate < 1:
-            raise UserError(
-                f"data.mask_rate is {config.data.mask_rate}; expected a share between 0 and 1."
-            )
+        check_mask_rate(config.data.mask_rate)
 
     def longest(self, config: RunConfig) -> int:
         """Every row is as long."""

@@ -9,7 +9,9 @@ from condenser_jax.models.config import BackboneConfig
 _ARCHITECTURES = {
     "bert": ("BertModel", "BertForMaskedLM"),
     "roberta": ("RobertaModel", "RobertaForMaskedLM"),
+    "electra": ("ElectraModel", "ElectraForMaskedLM"),
 }
+_ELECTRA_FIELDS = (("embedding_size", "embedding_size", 128),)
 # Our field, their field, the value that an absent field means (None: it must be there).
 _FIELDS: tuple[tuple[str, str, Any], ...] = (
     ("vocab_size", "vocab_size", None),
@@ -35,7 +37,8 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 def config_from_hf(fields: Mapping[str, Any]) -> BackboneConfig:
     """Reads a Hugging Face `config.json`.
 
-    Raises UserError for all but BERT and RoBERTa encoders with erf-GELU and absolute positions.
+    Raises UserError for all but BERT, RoBERTa and ELECTRA encoders with erf-GELU and absolute
+    positions.
     """
     if "model_type" not in fields:
         raise UserError(
@@ -48,14 +51,15 @@ def config_from_hf(fields: Mapping[str, Any]) -> BackboneConfig:
         if value not in supported:
             raise UserError(
                 f"config.json has {field} {value!r}, but only {supported[0]!r} is supported; "
-                "choose a checkpoint of a plain BERT or RoBERTa encoder"
+                "choose a checkpoint of a plain BERT, RoBERTa or ELECTRA encoder"
             )
     absent = [theirs for _, theirs, default in _FIELDS if default is None and theirs not in fields]
     if absent:
         raise UserError(
             f"config.json lacks {', '.join(absent)}; complete it from the model's source"
         )
-    ours = {field: fields.get(theirs, default) for field, theirs, default in _FIELDS}
+    table = _FIELDS + (_ELECTRA_FIELDS if model_type == "electra" else ())
+    ours = {field: fields.get(theirs, default) for field, theirs, default in table}
     padding = fields.get("pad_token_id")
     ours["pad_token_id"] = (1 if model_type == "roberta" else 0) if padding is None else padding
     if ours["hidden_size"] % ours["num_heads"]:
@@ -69,6 +73,8 @@ def config_from_hf(fields: Mapping[str, Any]) -> BackboneConfig:
 def config_to_hf(config: BackboneConfig, has_mlm_head: bool) -> dict[str, Any]:
     """Writes the fields of a Hugging Face `config.json` for the exported directory."""
     fields = {theirs: getattr(config, field) for field, theirs, _ in _FIELDS}
+    if config.model_type == "electra":
+        fields["embedding_size"] = config.embedding_width
     fields |= {field: values[0] for field, values in _REQUIRED_VALUES.items()}
     return fields | {
         "architectures": [_ARCHITECTURES[config.model_type][has_mlm_head]],

@@ -19,7 +19,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.hf import names
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, write_card
 from condenser_jax.hf.config import config_to_hf
-from condenser_jax.hf.load import HEAD_FILE, TOKENIZER_FILES, WEIGHT_FILES
+from condenser_jax.hf.load import HEAD_FILES, TOKENIZER_FILES, WEIGHT_FILES
 from condenser_jax.hf.model_card import Facts, model_card
 from condenser_jax.hf.onnx_file import ONNX_FILE, write_onnx
 from condenser_jax.models.config import BackboneConfig
@@ -27,7 +27,12 @@ from condenser_jax.models.config import BackboneConfig
 _NORMALIZE_FOLDER = "2_Normalize"
 _POOLING_FOLDER = "1_Pooling"
 # Files that an earlier export may have written and the present one does not.
-_OPTIONAL_FILES = {HEAD_FILE, ONNX_FILE, f"{_NORMALIZE_FOLDER}/config.json", *TOKENIZER_FILES}
+_OPTIONAL_FILES = {
+    *HEAD_FILES.values(),
+    ONNX_FILE,
+    f"{_NORMALIZE_FOLDER}/config.json",
+    *TOKENIZER_FILES,
+}
 
 
 def export(
@@ -41,7 +46,8 @@ def export(
     with_onnx: bool = False,
     check: Callable[[Path], None] = lambda directory: None,
 ) -> Path:
-    """Writes backbone, mlm_head and condenser_head (the latter two if there) to `output`.
+    """Writes backbone, mlm_head, condenser_head and ratio_head (all but the first if there) to
+    `output`.
 
     `params` is {group: tree of host arrays}; padded vocabulary rows are cut off, other groups are
     passed over. `with_onnx` adds a graph (`onnx_file`). `check` is called with the directory when
@@ -71,8 +77,9 @@ def _write_weights(folder: Path, params: Mapping[str, Any], config: BackboneConf
     encoder_groups = [group for group in ("backbone", "mlm_head") if group in params]
     _save_tensors(names.to_hf(params, config, encoder_groups), folder / WEIGHT_FILES[0])
     _write_json(folder / "config.json", config_to_hf(config, "mlm_head" in params))
-    if "condenser_head" in params:
-        _save_tensors(names.to_hf(params, config, ["condenser_head"]), folder / HEAD_FILE)
+    for group, file in HEAD_FILES.items():
+        if group in params:
+            _save_tensors(names.to_hf(params, config, [group]), folder / file)
 
 
 def _copy_tokenizer(folder: Path, source: Path) -> None:
@@ -98,7 +105,7 @@ def _write_sentence_transformer(folder: Path, config: BackboneConfig, card: Enco
     transformer = {
         "max_seq_length": card.passage_max_length,
         "do_lower_case": False,  # the tokenizer's own business
-        "model_args": {"add_pooling_layer": False},
+        "model_args": {} if config.model_type == "electra" else {"add_pooling_layer": False},
     }
     _write_json(folder / "sentence_bert_config.json", transformer)
     pooling = {

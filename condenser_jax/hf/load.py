@@ -1,7 +1,8 @@
 """Loads a checkpoint from a directory or the Hugging Face hub into {group: tree of numpy arrays}.
 
-Read are `config.json`, the weights (safetensors or torch's zip format, one file or shards) and, for
-a Condenser, its head from our `condenser_head.safetensors` or the reference code's `model.pt`.
+Read are `config.json`, the weights (safetensors or torch's zip format, one file or shards) and the
+heads that lie beside: of a Condenser from our `condenser_head.safetensors` or the reference code's
+`model.pt`, of a Tutor-KD student from `ratio_head.safetensors`.
 """
 
 import dataclasses
@@ -18,8 +19,12 @@ from condenser_jax.hf.config import config_from_hf
 from condenser_jax.hf.torch_files import read_torch_file
 from condenser_jax.models.config import BackboneConfig
 
-HEAD_FILE = "condenser_head.safetensors"
+HEAD_FILES = {
+    "condenser_head": "condenser_head.safetensors",
+    "ratio_head": "ratio_head.safetensors",
+}
 REFERENCE_HEAD_FILE = "model.pt"
+RARE = {"ratio_head"}  # nobody misses it: only Tutor-KD students have one
 WEIGHT_FILES = (  # the first that exists is read
     "model.safetensors",
     "model.safetensors.index.json",
@@ -38,7 +43,7 @@ TOKENIZER_FILES = (
 _HUB_FILES = (
     "config.json",
     "encoder_card.json",
-    HEAD_FILE,
+    *HEAD_FILES.values(),
     REFERENCE_HEAD_FILE,
     "model*.safetensors",
     "model.safetensors.index.json",
@@ -65,25 +70,25 @@ class Checkpoint:
 def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GROUPS) -> Checkpoint:
     """Loads the groups that the checkpoint has; one that it has not is absent and noted.
 
-    Raises UserError if the checkpoint is not found or not readable, is no BERT or RoBERTa, or has a
-    parameter that is missing, left over or of another shape.
+    Raises UserError if the checkpoint is not found or not readable, is no BERT, RoBERTa or ELECTRA,
+    or has a parameter that is missing, left over or of another shape.
     """
     directory, wanted = find_directory(path_or_hub_id), set(groups)
     config = config_from_hf(read_json(directory / "config.json"))
     weights_file = _weights_file(directory)
     tensors, notes = names.canonical(_read_tensors(weights_file), config)
     sources = dict.fromkeys(names.GROUPS, weights_file)
-    head_file = _head_file(directory)
-    if head_file and "condenser_head" in wanted:
-        head, head_notes = _read_head(head_file)
-        tensors, notes = tensors | head, notes + head_notes
-        sources["condenser_head"] = head_file
+    for group, file in _head_files(directory).items():
+        if group in wanted:
+            head, head_notes = _read_head(file, group)
+            tensors, notes = tensors | head, notes + head_notes
+            sources[group] = file
     tensors = {k: v for k, v in tensors.items() if names.group_of(k) in {None, *wanted}}
     found = {"backbone", *map(names.group_of, tensors)}
     present = [group for group in names.GROUPS if group in wanted & found]
     params = names.from_hf(tensors, config, present)
     notes += [f"{group}: from {sources[group]}" for group in present]
-    notes += [f"{group}: not in {directory}" for group in sorted(wanted - found)]
+    notes += [f"{group}: not in {directory}" for group in sorted(wanted - found - RARE)]
     return Checkpoint(config, params, tokenizer_path(directory), notes)
 
 
@@ -156,16 +161,18 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is broken or not complete ({e}); copy or download it again") from e
 
 
-def _head_file(directory: Path) -> Path | None:
-    """Ours, if there is one, else the reference's."""
-    candidates = (directory / name for name in (HEAD_FILE, REFERENCE_HEAD_FILE))
-    return next((path for path in candidates if path.exists()), None)
+def _head_files(directory: Path) -> dict[str, Path]:
+    """The files of the heads that there are; of a Condenser's ours, if there is one."""
+    found = {group: directory / name for group, name in HEAD_FILES.items()}
+    if not found["condenser_head"].exists():
+        found["condenser_head"] = directory / REFERENCE_HEAD_FILE
+    return {group: path for group, path in found.items() if path.exists()}
 
 
-def _read_head(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The tensors `c_head.*`; the reference keeps other things beside them, which are noted."""
+def _read_head(path: Path, group: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors of a head; the reference keeps other things beside them, which are noted."""
     tensors = _read_tensors(path)
-    head = {k: v for k, v in tensors.items() if names.group_of(k) == "condenser_head"}
+    head = {k: v for k, v in tensors.items() if names.group_of(k) == group}
     others = sorted(set(tensors) - set(head))
     return head, [f"ignored in {path}: {', '.join(others)}"] if others else []
 

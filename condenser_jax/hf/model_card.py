@@ -40,7 +40,7 @@ def model_card(
         f"vocabulary {config.vocab_size}) pre-trained with the objective `{facts.objective}` by "
         f"condenser_jax. Initial weights: {facts.initial_weights}.",
         "## Use",
-        _use(card),
+        _use(card, config),
         _masked_lm(card) if has_mlm_head else "",
         _onnx(card) if has_onnx else "",
         _table("Data", facts.data),
@@ -60,7 +60,7 @@ def _front_matter(card: EncoderCard, facts: Facts) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _use(card: EncoderCard) -> str:
+def _use(card: EncoderCard, config: BackboneConfig) -> str:
     pooling = {
         "cls": "the last hidden state of the first token (CLS)",
         "mean": "the mean of the last hidden states over the attended tokens",
@@ -78,11 +78,18 @@ def _use(card: EncoderCard) -> str:
             f"{card.passage_max_length}. {' '.join(prefixes)}".strip(),
             "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
             'vectors = SentenceTransformer("this directory").encode(["a text"])\n```',
-            "No pooler is used and none is stored: `AutoModel` reports `pooler.dense` as missing "
-            "and fills it at random unless it is given `add_pooling_layer=False`; the MLM head it "
-            "always reports as unexpected. The hidden states are the same either way. "
-            f"`{CARD_FILE}` says all this to programs.",
+            f"{_pooler(config)} `{CARD_FILE}` says all this to programs.",
         ]
+    )
+
+
+def _pooler(config: BackboneConfig) -> str:
+    if config.model_type == "electra":
+        return "No pooler is used and none is stored; `AutoModel` knows none either."
+    return (
+        "No pooler is used and none is stored: `AutoModel` reports `pooler.dense` as missing and "
+        "fills it at random unless it is given `add_pooling_layer=False`; an MLM head it always "
+        "reports as unexpected. The hidden states are the same either way."
     )
 
 

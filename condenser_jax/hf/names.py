@@ -14,7 +14,7 @@ import numpy as np
 from condenser_jax.errors import UserError, choose
 from condenser_jax.models.config import BackboneConfig
 
-GROUPS = ("backbone", "mlm_head", "condenser_head")
+GROUPS = ("backbone", "mlm_head", "condenser_head", "ratio_head")
 
 # Modules of one layer: our path, their name, their kind.
 _LAYER = (
@@ -31,8 +31,9 @@ _EMBEDDINGS = (
     ("embeddings/word", "embeddings.word_embeddings", "words"),
     ("embeddings/position", "embeddings.position_embeddings", "positions"),
     ("embeddings/token_type", "embeddings.token_type_embeddings", "token_types"),
-    ("embeddings/layer_norm", "embeddings.LayerNorm", "norm"),
+    ("embeddings/layer_norm", "embeddings.LayerNorm", "table_norm"),
 )
+_PROJECTION = (("embeddings/projection", "embeddings_project", "from_tables"),)
 _MLM_HEAD = {
     "bert": (
         ("transform", "cls.predictions.transform.dense", "square"),
@@ -44,11 +45,23 @@ _MLM_HEAD = {
         ("layer_norm", "lm_head.layer_norm", "norm"),
         ("", "lm_head", "vocabulary_bias"),
     ),
+    "electra": (
+        ("transform", "generator_predictions.dense", "to_tables"),
+        ("layer_norm", "generator_predictions.LayerNorm", "table_norm"),
+        ("", "generator_lm_head", "vocabulary_bias"),
+    ),
 }
+_RATIO_HEAD = (  # no class of transformers has one: these names are ours
+    ("transform", "ratio_head.dense", "square"),
+    ("layer_norm", "ratio_head.LayerNorm", "norm"),
+    ("logit", "ratio_head.out", "scalar"),
+)
+_DECODERS = {"bert": "cls.predictions", "roberta": "lm_head", "electra": "generator_lm_head"}
 _PREFIXES = {
-    "backbone": ("bert.", "roberta."),
-    "mlm_head": ("cls.predictions.", "lm_head."),
+    "backbone": ("bert.", "roberta.", "electra."),
+    "mlm_head": ("cls.predictions.", "lm_head.", "generator_"),
     "condenser_head": ("c_head.",),
+    "ratio_head": ("ratio_head.",),
 }
 # What one module holds: our leaf, their leaf, shape there (letters of docs/design.md).
 _KINDS = {
@@ -56,14 +69,18 @@ _KINDS = {
     "widen": (("kernel", "weight", "FD"), ("bias", "bias", "F")),
     "narrow": (("kernel", "weight", "DF"), ("bias", "bias", "D")),
     "norm": (("scale", "weight", "D"), ("bias", "bias", "D")),
-    "words": (("embedding", "weight", "VD"),),
-    "positions": (("embedding", "weight", "PD"),),
-    "token_types": (("embedding", "weight", "TD"),),
+    "scalar": (("kernel", "weight", "1D"), ("bias", "bias", "1")),
+    "words": (("embedding", "weight", "VE"),),
+    "positions": (("embedding", "weight", "PE"),),
+    "token_types": (("embedding", "weight", "TE"),),
+    "table_norm": (("scale", "weight", "E"), ("bias", "bias", "E")),
+    "from_tables": (("kernel", "weight", "DE"), ("bias", "bias", "D")),
+    "to_tables": (("kernel", "weight", "ED"), ("bias", "bias", "E")),
     "vocabulary_bias": (("bias", "bias", "V"),),
 }
 _IGNORED = re.compile(
     r"(^|\.)(pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids)"
-    r"|cls\.seq_relationship\.(weight|bias))$"
+    r"|cls\.seq_relationship\.(weight|bias)|discriminator_predictions\..*)$"
 )
 
 
@@ -84,9 +101,13 @@ def entries(config: BackboneConfig, group: str, num_layers: int | None = None) -
         return list(_expand(config, _MLM_HEAD[config.model_type]))
     if group == "condenser_head":
         return list(_layers(config, "layer_{}/", "c_head.{}.", num_layers or 0))
+    if group == "ratio_head":
+        return list(_expand(config, _RATIO_HEAD))
     prefix = f"{config.model_type}."
+    is_factorised = config.embedding_width != config.hidden_size
+    embeddings = (*_EMBEDDINGS, *_PROJECTION) if is_factorised else _EMBEDDINGS
     layers = _layers(config, "layers/layer_{}/", prefix + "encoder.layer.{}.", config.num_layers)
-    return [*_expand(config, _EMBEDDINGS, "", prefix), *layers]
+    return [*_expand(config, embeddings, "", prefix), *layers]
 
 
 def to_hf(
@@ -142,9 +163,9 @@ def canonical(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Brings the dialects of Hugging Face files to the names of `entries`; returns notes as well.
 
-    Adds a missing `bert.` or `roberta.`, turns gamma and beta of old files into weight and bias,
-    drops the pooler, the next-sentence head, position buffers and the copies that a tied decoder
-    leaves. Raises UserError if a decoder is not tied to the word table.
+    Adds a missing `bert.` or the like, turns gamma and beta of old files into weight and bias,
+    drops the pooler, heads of next sentences and replaced tokens, position buffers and the copies
+    that a tied decoder leaves. Raises UserError if a decoder is not tied to the word table.
     """
     prefix = f"{config.model_type}."
     renamed, ignored = {}, []
@@ -154,14 +175,15 @@ def canonical(
             continue
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")
-        is_bare = name.startswith(("embeddings.", "encoder."))
+        is_bare = name.startswith(("embeddings.", "embeddings_project.", "encoder."))
         renamed[prefix + name if is_bare else name] = tensor
     notes = [f"ignored, not part of the encoder: {', '.join(sorted(ignored))}"] if ignored else []
-    head = "cls.predictions" if config.model_type == "bert" else "lm_head"
+    head = _DECODERS[config.model_type]
     word_table = f"{prefix}embeddings.word_embeddings.weight"
     if f"{head}.decoder.bias" in renamed:
         renamed.setdefault(f"{head}.bias", renamed[f"{head}.decoder.bias"])
-    for copy, original in (("decoder.weight", word_table), ("decoder.bias", f"{head}.bias")):
+    copies = {"weight": word_table, "decoder.weight": word_table, "decoder.bias": f"{head}.bias"}
+    for copy, original in copies.items():
         notes += _drop_copy(renamed, f"{head}.{copy}", original)
     return renamed, notes
 
@@ -198,6 +220,8 @@ def _expand(
     sizes = {
         "V": config.vocab_size,
         "D": config.hidden_size,
+        "E": config.embedding_width,
+        "1": 1,
         "P": config.max_positions,
         "T": config.type_vocab_size,
         "F": config.intermediate_size,

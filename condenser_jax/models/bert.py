@@ -1,4 +1,5 @@
-"""BERT, and by configuration RoBERTa (Devlin et al. 2019; Liu et al. 2019), as Flax modules.
+"""BERT, and by configuration RoBERTa and ELECTRA (Devlin et al. 2019; Liu et al. 2019; Clark et al.
+2020), as Flax modules.
 
 A stack of layers runs from any layer to any other, so that early and late layers are two calls and
 no hidden state is kept that nobody reads. A layer runs on a subset of its positions as queries
@@ -68,7 +69,9 @@ def layer_norm(
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, normalised, with dropout."""
+    """Sum of word, position and token-type embeddings, normalised, with dropout; factorised ones
+    are then projected from E to D.
+    """
 
     config: BackboneConfig
     compute: ComputeConfig
@@ -88,14 +91,17 @@ class Embeddings(nn.Module):
         kinds = jnp.zeros_like(input_ids[:, :1]) if token_type_ids is None else token_type_ids
         types = self._table("token_type", config.type_vocab_size)(kinds)
         hidden = layer_norm(config, self.compute)(words + positions + types)
-        return drop_hidden(hidden, config.hidden_dropout, dropout, EMBEDDING_SITE)
+        hidden = drop_hidden(hidden, config.hidden_dropout, dropout, EMBEDDING_SITE)
+        if config.embedding_width == config.hidden_size:
+            return hidden
+        return dense(hidden, config.hidden_size, config, self.compute, "projection")
 
     def _table(self, name: str, rows: int) -> nn.Embed:
         """Looked up in the parameters' dtype: the gradient of a row is a sum over all its uses,
         thousands for [MASK], which bfloat16 cannot hold. The layer norm casts to the compute dtype.
         """
         init = nn.initializers.normal(self.config.initializer_range)
-        return nn.Embed(rows, self.config.hidden_size, embedding_init=init, name=name)
+        return nn.Embed(rows, self.config.embedding_width, embedding_init=init, name=name)
 
     def _position_ids(self, attention_mask: Array) -> Array:
         """Rows of the position table [1 or B, L]: RoBERTa counts tokens from its padding id on."""

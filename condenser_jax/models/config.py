@@ -18,7 +18,7 @@ class BackboneConfig:
     """
 
     vocab_size: int  # real entries; the table is padded to `padded_vocab_size`
-    model_type: str = "bert"  # "bert" or "roberta"
+    model_type: str = "bert"  # "bert", "roberta", or "electra": embeddings may be factorised
     hidden_size: int = 768
     num_layers: int = 12
     num_heads: int = 12
@@ -30,11 +30,22 @@ class BackboneConfig:
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
     pad_token_id: int = 0
+    embedding_size: int | None = None  # E, of ELECTRA's tables; None: hidden_size
+
+    def __post_init__(self) -> None:
+        assert self.embedding_size is None or self.model_type == "electra", (
+            "factorised embeddings are ELECTRA's"
+        )
 
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the word table: `vocab_size` rounded up to a multiple of 128."""
         return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+    @property
+    def embedding_width(self) -> int:
+        """E, the width of the embedding tables and of the states before the vocabulary product."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def head_width(self) -> int:

@@ -42,16 +42,32 @@ def _mix(x: Array) -> Array:
     return x ^ (x >> 16)
 
 
-def _keeps(dropout: Dropout, site: int | Array, rate: float, counters: Array) -> Array:
-    """True where an element stays. `counters` uint32 [B or 1, ...] number the elements of a row."""
+def _bits(dropout: Dropout, site: int | Array, counters: Array) -> Array:
+    """uint32 [B, ...], of which the high bits count. `counters` uint32 [B or 1, ...] number the
+    elements of a row.
+    """
     word = jnp.asarray(site, jnp.uint32) * jnp.uint32(_GOLDEN) + dropout.rows.astype(jnp.uint32)
     first = _mix(word ^ dropout.key[0])
     second = _mix(first ^ dropout.key[1])
     shape = (-1,) + (1,) * (counters.ndim - 1)
     bits = (counters ^ first.reshape(shape)) * jnp.uint32(_MIX_1)
     bits = (bits ^ (bits >> 16)) + second.reshape(shape)
-    bits = bits * jnp.uint32(_MIX_2)  # the comparison reads the high bits, which depend on all
-    return bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+    return bits * jnp.uint32(_MIX_2)  # the high bits depend on all
+
+
+def _keeps(dropout: Dropout, site: int | Array, rate: float, counters: Array) -> Array:
+    """True where an element stays."""
+    return _bits(dropout, site, counters) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+
+
+def uniforms(dropout: Dropout, site: int, positions: Array) -> Array:
+    """float32 [B, M] in [0, 1), multiples of 2**-24: one for each of `positions` int32 [B, M].
+
+    They depend on where a number stands as dropout does, so samples drawn by them do not change
+    with chunks, micro-batches and meshes. No dropout of the model has the number `site`.
+    """
+    bits = _bits(dropout, site, positions.astype(jnp.uint32))
+    return (bits >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
 
 
 def _drop(x: Array, keeps: Array, rate: float) -> Array:

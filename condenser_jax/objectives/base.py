@@ -58,7 +58,7 @@ class Objective:
     schedule: Schedule
     exports: tuple[str, ...]  # groups that become the Hugging Face checkpoint
     predict: Mapping[str, Callable]  # what evaluators may call: (params, frozen, batch) -> arrays
-    accumulates: bool = True  # False where the loss contrasts within the batch
+    accumulates: bool = True  # False where the loss reads the batch as a whole: a contrast
 
     def phase(self, name: PhaseName) -> Phase:
         """The phase of that name."""
@@ -109,10 +109,10 @@ def updates_of(objective: Objective, steps: int) -> dict[str, int]:
 
 
 def check_accumulation(objective: Objective, accumulate: int) -> None:
-    """Refuses gradient accumulation where a loss contrasts within its batch."""
+    """Refuses gradient accumulation where a loss reads its batch as a whole."""
     if accumulate > 1 and not objective.accumulates:
         raise UserError(
-            f"training.accumulate is {accumulate}, but this objective contrasts within the batch "
-            "and parts of a batch would have fewer negatives; use gradient caching "
-            "(compute.chunk_size) and accumulate 1."
+            f"training.accumulate is {accumulate}, but this objective reads its batch as a whole "
+            "(a contrast, or a mean of rewards), and parts of a batch would be read apart; use "
+            "accumulate 1, and for a contrast gradient caching (compute.chunk_size)."
         )

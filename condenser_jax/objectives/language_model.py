@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from condenser_jax.losses.cross_entropy import tied_logits
 from condenser_jax.models.bert import Backbone
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout
@@ -59,6 +60,25 @@ class LanguageModel:
             "mlm_head": lambda: self.mlm_head.init(keys[1], states)["params"],
         }
         return {group: loaded.get(group) or make() for group, make in fresh.items()}
+
+    def encode(
+        self,
+        params: Params,
+        batch: Batch,
+        dropout: Dropout | None = None,
+        queries: Array | None = None,
+        collect: tuple[str, ...] = (),
+    ) -> tuple[Array, dict[str, tuple[Array, ...]]]:
+        """Last hidden states [B, R, D] at `queries`, and what `collect` names of every layer."""
+        texts = (batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))
+        found: Any = self.backbone.apply(
+            {"params": params["backbone"]}, *texts, dropout, queries, collect
+        )
+        return found
+
+    def logits(self, params: Params, states: Array) -> Array:
+        """Of the masked tokens: hidden states [..., D] -> [..., padded V], at least float32."""
+        return tied_logits(*self.vocabulary_terms(params, states))
 
     def embed(self, params: Params, batch: Batch, dropout: Dropout | None) -> Array:
         """Hidden state 0 [B, L, D]."""

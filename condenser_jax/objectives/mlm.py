@@ -4,6 +4,8 @@ baseline.
 
 import dataclasses
 
+import jax
+
 from condenser_jax.losses.cross_entropy import tied_cross_entropy
 from condenser_jax.losses.masked_lm import masked_lm
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
@@ -14,15 +16,16 @@ from condenser_jax.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class MlmConfig:
-    """Masked language modelling has no choices of its own."""
+    """The choices of masked language modelling."""
 
     name: str = "mlm"
+    frozen_backbone: bool = False  # train the MLM head alone, for a teacher that has none
 
 
 def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) -> Objective:
     """The objective `mlm`: mean cross entropy of the masked tokens of the global batch."""
-    del options
     model = LanguageModel(backbone, compute)
+    trained = ("mlm_head",) if options.frozen_backbone else model.groups
 
     def vocabulary_terms(params, batch, slots, dropout) -> tuple[Array, Array, Array]:
         hidden = model.embed(params, batch, dropout)
@@ -32,6 +35,8 @@ def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) 
     def losses(params, frozen, batch, counts, dropout):
         del frozen
         slots = slots_of(batch, compute.lean)
+        if options.frozen_backbone:
+            params = {**params, "backbone": jax.lax.stop_gradient(params["backbone"])}
         terms = vocabulary_terms(params, batch, slots, dropout)
         nll, correct = tied_cross_entropy(*terms, slots.ids)
         return {"train": Loss(*masked_lm(nll, correct, slots.weights, counts["masked"]))}
@@ -48,7 +53,7 @@ def build(backbone: BackboneConfig, compute: ComputeConfig, options: MlmConfig) 
         init=model.init,
         counts=count_masked,
         losses=losses,
-        phases=(Phase("train", model.groups),),
+        phases=(Phase("train", trained),),
         schedule=Schedule(cycle=(("train",),)),
         exports=model.groups,
         predict={

@@ -83,7 +83,7 @@ def _measure(run: Run, step: jax.stages.Compiled) -> float:
     for number in range(MEASURED_STEPS + 1):
         batch = to_global(run.batches.batch(number, rows), run.mesh, run.batches.batch_size)
         began = time.perf_counter()
-        state, metrics = step(state, run.frozen, batch)
+        state, metrics = step(state, run.placed, batch)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - began)
     return float(np.median(times[1:]))

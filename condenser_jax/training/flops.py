@@ -29,14 +29,21 @@ def layer_flops(config: BackboneConfig, length: int, rows: int) -> int:
 
 def vocabulary_flops(config: BackboneConfig, rows: int) -> int:
     """Forward operations of the MLM head and its vocabulary product on `rows` states."""
-    width = config.hidden_size
-    return 2 * rows * width * (width + config.padded_vocab_size)
+    narrow = config.embedding_width
+    return 2 * rows * narrow * (config.hidden_size + config.padded_vocab_size)
+
+
+def embedding_flops(config: BackboneConfig, length: int) -> int:
+    """Forward operations of the embeddings of one text: none, unless they are factorised."""
+    is_factorised = config.embedding_width != config.hidden_size
+    return 2 * length * config.embedding_width * config.hidden_size * is_factorised
 
 
 def encode_flops(config: BackboneConfig, length: int, pooling: str) -> int:
     """Forward operations of the vector of one text; of the last layer CLS pooling needs one row."""
     last = layer_flops(config, length, 1 if pooling == "cls" else length)
-    return (config.num_layers - 1) * layer_flops(config, length, length) + last
+    full = layer_flops(config, length, length)
+    return embedding_flops(config, length) + (config.num_layers - 1) * full + last
 
 
 def forward_flops(
@@ -55,7 +62,8 @@ def forward_flops(
     slots = slots_of(mask_rate, length) if lean else length
     full = layer_flops(config, length, length)
     late_rows = late_mlm * slots + (head_layers > 0) if lean else length
-    total = (config.num_layers - 1) * full + layer_flops(config, length, late_rows)
+    total = embedding_flops(config, length) + (config.num_layers - 1) * full
+    total += layer_flops(config, length, late_rows)
     if head_layers:
         total += (head_layers - 1) * full + layer_flops(config, length, slots)
     return total + ((head_layers > 0) + late_mlm) * vocabulary_flops(config, slots)

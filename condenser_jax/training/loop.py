@@ -7,6 +7,7 @@ its metrics over the same windows as one never interrupted.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -63,7 +64,13 @@ class Run:
     patience: int = 0  # evaluations without a better figure after which the run ends; 0: never
     threads: int = 1
     loaded: Params = dataclasses.field(default_factory=dict)  # groups that start from a checkpoint
-    frozen: Frozen = dataclasses.field(default_factory=dict)
+    frozen: Frozen = dataclasses.field(default_factory=dict)  # as host arrays
+
+    @functools.cached_property
+    def placed(self) -> Frozen:
+        """The frozen groups on the devices of the mesh: never donated, never saved."""
+        places = parameter_shardings(self.frozen, self.mesh)
+        return jax.tree.map(jax.device_put, self.frozen, places)
 
     def create(self, key: jax.Array, loaded: Params) -> TrainState:
         """The state before the first step, as a function to be compiled."""
@@ -106,7 +113,9 @@ class Run:
         state = self.abstract_state()
         out = (jax.tree.map(lambda s: s.sharding, state), NamedSharding(self.mesh, PartitionSpec()))
         frozen = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.frozen
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            self.frozen,
+            parameter_shardings(self.frozen, self.mesh),
         )
         jitted = jax.jit(function, donate_argnums=0, out_shardings=out)
         with jax.set_mesh(self.mesh):  # sums over chunks ask for it
@@ -179,7 +188,7 @@ class Loop:
                 self._steps[active] = self.run.compile_step(active)
                 log.info("compiled the step of %s in %.1f s", "+".join(active), time.time() - began)
         placed = to_global(batch, self.run.mesh, self.run.batches.batch_size)
-        self.state, metrics = self._steps[active](self.state, self.run.frozen, placed)
+        self.state, metrics = self._steps[active](self.state, self.run.placed, placed)
         self._means.add(metrics)
         self._clock.count(self.run.tokens_per_step)
         self._flying.append(next(iter(metrics.values())))
@@ -222,7 +231,7 @@ class Loop:
             hook.on_log(done, metrics | pace)
 
     def _evaluate(self, done: int) -> None:
-        figures = self.run.evaluate(self.state.params, self.run.frozen)
+        figures = self.run.evaluate(self.state.params, self.run.placed)
         self.history.setdefault("first", figures)
         self.history["last"] = figures
         goal, value = self.run.goal, figures[self.run.goal.figure]

@@ -25,16 +25,16 @@ BATCH = P((DATA, "fsdp"))
 # feed-forward each exchange once over `tensor`. The word table is cut along the vocabulary: cut
 # along D, XLA would gather it whole before every look-up.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"embeddings/word/embedding", P(("tensor", "fsdp"), None)),
+    (r"(word|decoder)/embedding", P(("tensor", "fsdp"), None)),
     (r"embeddings/(position|token_type)/embedding", P()),
     (r"layer_norm/(scale|bias)", P()),
     (r"(query|key|value|intermediate)/kernel", P("fsdp", "tensor")),
     (r"(query|key|value|intermediate)/bias", P("tensor")),
     (r"output/kernel", P("tensor", "fsdp")),
     (r"output/bias", P()),
-    (r"transform/kernel", P("fsdp", None)),
-    (r"transform/bias", P()),
-    (r"mlm_head/bias", P(("tensor", "fsdp"))),
+    (r"(transform|projection|logit)/kernel", P("fsdp", None)),
+    (r"(transform|projection|logit)/bias", P()),
+    (r"(mlm_head|tutor)/bias", P(("tensor", "fsdp"))),
 )
 
 

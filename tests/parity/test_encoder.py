@@ -29,7 +29,7 @@ def distance(a, b):
     return np.abs(np.asarray(a) - np.asarray(b)).max()
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta"])
+@pytest.fixture(scope="module", params=["bert", "roberta", "electra"])
 def exported(request, tmp_path_factory):
     """A directory of sentence-transformers, which does not have our card."""
     directory = export_tiny(tmp_path_factory.mktemp(request.param), request.param, **CARD)

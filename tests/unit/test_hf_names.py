@@ -12,10 +12,10 @@ from condenser_jax.hf import names
 from condenser_jax.hf.config import config_from_hf, config_to_hf
 from condenser_jax.models.bert import Backbone
 from condenser_jax.models.config import ComputeConfig
-from condenser_jax.models.heads import MlmHead, condenser_head
+from condenser_jax.models.heads import MlmHead, RatioHead, condenser_head
 from tests.hf_models import random_params, tiny_config
 
-MODEL_TYPES = ("bert", "roberta")
+MODEL_TYPES = ("bert", "roberta", "electra")
 
 
 def _assert_equal(got, expected):
@@ -26,7 +26,7 @@ def _assert_equal(got, expected):
 @pytest.fixture(params=MODEL_TYPES)
 def model(request):
     config = tiny_config(request.param)
-    return config, random_params(config)
+    return config, random_params(config, ratio_head=True)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def bert():
 @pytest.mark.parametrize("vocab_size", [61, 127, 128, 129, 30522])
 def test_there_and_back_is_bit_equal_for_odd_vocabularies(model, vocab_size):
     config = dataclasses.replace(model[0], vocab_size=vocab_size)
-    params = random_params(config)
+    params = random_params(config, ratio_head=True)
     back = names.from_hf(names.to_hf(params, config, names.GROUPS), config, names.GROUPS)
     _assert_equal(back, params)
 
@@ -48,9 +48,10 @@ def test_the_vocabulary_is_exported_without_its_padding(model):
     config, params = model
     tensors = names.to_hf(params, config, names.GROUPS)
     word = tensors[f"{config.model_type}.embeddings.word_embeddings.weight"]
-    head = "cls.predictions" if config.model_type == "bert" else "lm_head"
+    heads = {"bert": "cls.predictions", "roberta": "lm_head", "electra": "generator_lm_head"}
+    head = heads[config.model_type]
     assert config.padded_vocab_size > config.vocab_size
-    assert word.shape == (config.vocab_size, 32)
+    assert word.shape == (config.vocab_size, config.embedding_width)
     assert tensors[f"{head}.bias"].shape == (config.vocab_size,)
 
 
@@ -72,11 +73,12 @@ def test_the_table_lists_exactly_the_parameters_of_the_model(model):
         "backbone": (Backbone(config, compute), (ids, ids)),
         "mlm_head": (MlmHead(config, compute), (states,)),
         "condenser_head": (condenser_head(config, compute, 3), (states, ids)),
+        "ratio_head": (RatioHead(config, compute), (states,)),
     }
     for group, (module, inputs) in inits.items():
         shapes = jax.eval_shape(module.init, key, *inputs)["params"]
         model_leaves = {path: leaf.shape for path, leaf in names.flatten(shapes)}
-        expected = random_params(config, num_head_layers=3)[group]
+        expected = random_params(config, num_head_layers=3, ratio_head=True)[group]
         assert model_leaves == {path: leaf.shape for path, leaf in names.flatten(expected)}
         assert set(model_leaves) == {entry.path for entry in names.entries(config, group, 3)}
 

@@ -21,6 +21,7 @@ ORDER = (
     ("methods",),
     ("finished",),
     ("warm_start", "encoder_source"),
+    ("teachers",),
     ("build", "encoder"),
     ("run", "command", "dense", "exporting"),
     ("tasks", "mine"),

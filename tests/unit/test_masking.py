@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condenser_jax.data.masking import NO_WORD, _choose_words, _shuffle_words, mask_batch, slots_of
+from condenser_jax.data.masking import (
+    NO_WORD,
+    TOKENS,
+    _choose_words,
+    _shuffle_words,
+    mask_batch,
+    slots_of,
+)
 from condenser_jax.data.vocabulary import Vocabulary
 
 LENGTH = 40
@@ -291,3 +298,32 @@ def test_another_key_gives_another_mask():
     ids, attention_mask = rows_of([[STARTER] * 38] * 2, BERT)
     batch = mask_batch(ids, attention_mask, BERT, 0.15, np.array([1, 2]))
     assert batch["masked_positions"][0].tolist() != batch["masked_positions"][1].tolist()
+
+
+@FAMILIES
+@any_rows
+@quickly
+def test_by_tokens_exactly_the_budget_is_masked_and_no_special_token(
+    vocabulary, bodies, rate, seed
+):
+    ids, attention_mask = rows_of(bodies, vocabulary)
+    keys = np.arange(len(bodies)) + seed
+    batch = mask_batch(ids, attention_mask, vocabulary, rate, keys, TOKENS)
+    for number, body in enumerate(bodies):
+        used = batch["masked_weights"][number] > 0
+        places = batch["masked_positions"][number][used]
+        free = np.flatnonzero(np.isin(ids[number], vocabulary.replaceable_ids))
+        assert len(places) == min(max(1, round(rate * len(body))), len(free))
+        assert len(set(places)) == len(places) and set(places) <= set(free)
+        np.testing.assert_array_equal(batch["masked_ids"][number][used], ids[number][places])
+        batch["input_ids"][number][places] = ids[number][places]
+    np.testing.assert_array_equal(batch["input_ids"], ids)  # nothing else was changed
+
+
+def test_by_tokens_every_position_is_as_likely_and_words_are_cut():
+    body = [STARTER, CONTINUATION, CONTINUATION, STARTER] * 5
+    ids, attention_mask = rows_of([body] * 4000, BERT)
+    batch = mask_batch(ids, attention_mask, BERT, 0.2, np.arange(4000), TOKENS)
+    counts = np.bincount(batch["masked_positions"][batch["masked_weights"] > 0], minlength=21)[1:]
+    assert counts.sum() == 4 * 4000
+    assert np.abs(counts / 4000 - 0.2).max() < 4 * np.sqrt(0.2 * 0.8 / 4000)

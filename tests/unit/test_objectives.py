@@ -157,7 +157,9 @@ def test_a_head_that_the_backbone_cannot_feed_is_refused(options, message):
 def test_accumulation_is_refused_where_the_loss_contrasts_within_the_batch():
     contrastive = _toy(TUTOR, cycle=(("maximise",),))
     check_accumulation(contrastive, 1)
-    with pytest.raises(UserError, match="training.accumulate is 2, but this objective contrasts"):
+    with pytest.raises(
+        UserError, match="training.accumulate is 2, but this objective reads its batch as"
+    ):
         check_accumulation(contrastive, 2)
 
 

@@ -1,0 +1,104 @@
+"""Distillation of what the teacher predicts: KD (Hinton et al. 2015) and DistilBERT (Sanh et al.
+2019), on masked text.
+
+    loss = kd_weight * T^2 KL(p_T || p_S at temperature T)     at the masked tokens
+         + mlm_weight * CE(p_S, x)                             the same
+         + cosine_weight * (1 - cosine of the last states)     at every attended position
+
+DistilBERT is the three at 5 : 2 : 1 with T = 2, and starts from every other layer of its teacher;
+KD is the first alone. The public code of DistilBERT compares distributions at every position; here
+all methods have the vocabulary product at the masked tokens. Where student and teacher differ in
+width, a fit stands between their states.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from condenser_jax.errors import UserError
+from condenser_jax.losses.cross_entropy import token_nll
+from condenser_jax.losses.distillation import cosine_distance, kl_divergence
+from condenser_jax.losses.masked_lm import masked_lm
+from condenser_jax.models.bert import gather_positions
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.objectives.base import Loss, Objective
+from condenser_jax.objectives.distillation import (
+    FIT,
+    DistillationConfig,
+    Pair,
+    Teacher,
+    build_baseline,
+    mean,
+    shares_of,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class KdConfig(DistillationConfig):
+    """The choices of KD; `distilbert` has others by default."""
+
+    name: str = "kd"
+    temperature: float = 2.0  # of both distributions
+    kd_weight: float = 1.0
+    mlm_weight: float = 0.0
+    cosine_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise UserError(f"objective.temperature is {self.temperature}; expected above 0.")
+        for name in ("kd_weight", "mlm_weight", "cosine_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"objective.{name} is {getattr(self, name)}; expected 0 or more.")
+        if not self.kd_weight + self.mlm_weight:
+            raise UserError(
+                "objective.kd_weight and objective.mlm_weight are 0: the student's MLM head would "
+                "learn nothing; set one of them above 0."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class DistilBertConfig(KdConfig):
+    """The weights of DistilBERT's public code."""
+
+    name: str = "distilbert"
+    kd_weight: float = 5.0
+    mlm_weight: float = 2.0
+    cosine_weight: float = 1.0
+
+
+def build(
+    backbone: BackboneConfig, compute: ComputeConfig, options: KdConfig, teacher: Teacher
+) -> Objective:
+    """The objectives `kd` and `distilbert` of a student `backbone`."""
+    pair = Pair(teacher.config, backbone, compute)
+    needs_fit = options.cosine_weight > 0 and backbone.hidden_size != teacher.config.hidden_size
+
+    def loss(params, frozen, batch, counts, dropout) -> Loss:
+        ids, slots, weights = (
+            batch[x] for x in ("input_ids", "masked_positions", "masked_weights")
+        )
+        lean = None if options.cosine_weight else slots
+        theirs, _ = pair.read_teacher(frozen, batch, ids, queries=lean)
+        ours, _ = pair.read_student(params, batch, ids, dropout, queries=lean)
+        at_slots = [x if lean is not None else gather_positions(x, slots) for x in (ours, theirs)]
+        logits = pair.student.logits(params, at_slots[0])
+        wanted = pair.teacher_logits(frozen, at_slots[1])
+        divergence = kl_divergence(wanted, logits, options.temperature)
+        metrics = {"kl": mean(divergence, weights)}
+        value = options.kd_weight * (divergence * weights).sum() / counts["masked"]
+        if options.mlm_weight:
+            nll, correct = token_nll(logits, batch["masked_ids"])
+            share, own = masked_lm(nll, correct, weights, counts["masked"], "mlm_")
+            value, metrics = value + options.mlm_weight * share, metrics | own
+        if options.cosine_weight:
+            fitted = pair.fitted(params, ours) if needs_fit else ours
+            mask = batch["attention_mask"]
+            distance = cosine_distance(fitted, theirs, mask, counts["attended"])
+            value = value + options.cosine_weight * distance
+            metrics |= shares_of({"cosine_loss": distance}, weights, counts)
+        value = value + jnp.zeros(())
+        return Loss(value, metrics | shares_of({"loss": value}, weights, counts))
+
+    groups = ("backbone", "mlm_head", *((FIT,) if needs_fit else ()))
+    return build_baseline(pair, groups, loss, teacher)

@@ -1,0 +1,279 @@
+"""Tutor-KD against a transcription of its definition: dense, over all positions, one term after the
+other. Float64, values and gradients within 1e-9.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from condenser_jax.models.bert import Backbone
+from condenser_jax.models.config import ComputeConfig
+from condenser_jax.models.heads import Fit, MlmHead, RatioHead, Tutor
+from condenser_jax.objectives import tutor_kd
+from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
+from condenser_jax.training.state import create_state
+from condenser_jax.training.step import make_step
+from tests.distillation import STUDENT, TEACHER, dropout_of, frozen_teacher, small_batch
+from tests.helpers import assert_close, compile_quickly, random_params, worst_difference
+
+WIDE = ComputeConfig(dtype="float64")
+TOLERANCE = 1e-9
+OPTIONS = {
+    "published": TutorKdConfig(schedule="joint"),
+    "baseline": TutorKdConfig(reward_baseline="batch_mean", sample_specials=False),
+    "distributions": TutorKdConfig(modified_logit=False),
+    "teacher": TutorKdConfig(sampling="teacher"),
+    "none": TutorKdConfig(sampling="none"),
+}
+KINDS = ("hidden_states", "attention_scores")
+
+
+def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapped=False):
+    """Both losses as METHODS' transcription has them, from the texts X^M and X'.
+
+    mask: attention mask that all passes and means read. sign: of the rewards. swapped: the teacher
+    is asked about X' where it should be about X^M, and the other way round.
+    """
+    masked, lengths = batch["input_ids"], batch["attention_mask"].sum()
+    rows = np.arange(len(masked))[:, None]
+    at, used = batch["masked_positions"], batch["masked_weights"] > 0
+    original = masked.at[rows, at].set(jnp.where(used, batch["masked_ids"], masked[rows, at]))
+    text = masked
+    if options.samples:
+        text = original.at[rows, at].set(jnp.where(used, replaced, masked[rows, at]))
+    in_m = jnp.zeros(masked.shape, bool).at[rows, at].max(used)
+    per_m, per_attended = in_m / in_m.sum(), mask / lengths
+    vocabulary = STUDENT.vocab_size
+
+    teacher = frozen["teacher"]
+
+    def read(ids):
+        backbone = Backbone(TEACHER.config, WIDE)
+        last, kept = backbone.apply({"params": teacher["backbone"]}, ids, mask, collect=KINDS)
+        head = MlmHead(TEACHER.config, WIDE).apply({"params": teacher["mlm_head"]}, last)
+        table = teacher["backbone"]["embeddings"]["word"]["embedding"]
+        logits = (head[0] @ table.T + head[1])[..., :vocabulary]
+        return last, kept, jax.nn.softmax(logits)
+
+    (last_m, _, p_masked), (_, kept_t, p_text) = read(masked), read(text)
+    p_first, p_second = (
+        jnp.where(swapped, *pair) for pair in ((p_text, p_masked), (p_masked, p_text))
+    )
+
+    def of(p, ids):
+        return jnp.take_along_axis(p, ids[..., None], -1)[..., 0]
+
+    last_s, kept_s = Backbone(STUDENT, WIDE).apply(
+        {"params": params["backbone"]}, text, mask, collect=KINDS
+    )
+    hidden = sum(
+        ((Fit(STUDENT, WIDE, 12).apply({"params": params["fit"]}, s) - t) ** 2).mean(-1)
+        for s, t in zip(kept_s["hidden_states"], kept_t["hidden_states"][::2], strict=True)
+    )
+    both = mask[:, None, :, None] * mask[:, None, None, :]
+    squares = (kept_s["attention_scores"][0] - kept_t["attention_scores"][1]) ** 2
+    pairs = (batch["attention_mask"].sum(1) ** 2).sum()
+    attention = (squares * both).sum() / (pairs * STUDENT.num_heads)
+    if options.has_ratio:
+        z = RatioHead(STUDENT, WIDE).apply({"params": params["ratio_head"]}, last_s)
+        ratio_s = 1 / (1 + jnp.exp(-z))
+        quotient = of(p_first, text) / of(p_first, original)
+        ratio_t = jnp.where(in_m, jnp.minimum(1, quotient), 1.0)
+        entropy = -(ratio_t * jnp.log(ratio_s) + (1 - ratio_t) * jnp.log(1 - ratio_s))
+        logit, student_reward = (entropy * per_attended).sum(), jnp.abs(ratio_t - ratio_s)
+    else:
+        head = MlmHead(STUDENT, WIDE).apply({"params": params["mlm_head"]}, last_s)
+        table = params["backbone"]["embeddings"]["word"]["embedding"]
+        p_s = jax.nn.softmax((head[0] @ table.T + head[1])[..., :vocabulary])
+        divergence = (p_second * jnp.log(p_second / p_s)).sum(-1)
+        logit, student_reward = (divergence * per_m).sum(), jnp.clip(divergence, 0, 1)
+    minimise = (25 if options.has_ratio else 1) * logit + 0.5 * (hidden * per_attended).sum()
+    minimise += 0.5 * attention
+    if not options.has_tutor:
+        return {"minimise": minimise}
+    states, decoder, bias = Tutor(TEACHER.config, WIDE).apply({"params": params["tutor"]}, last_m)
+    allowed = np.arange(vocabulary) >= (0 if options.sample_specials else 5)
+    pi = jax.nn.softmax(jnp.where(allowed, (states @ decoder.T + bias)[..., :vocabulary], -1e9))
+    wanted = jnp.where(allowed, p_masked, 0) / (p_masked * allowed).sum(-1, keepdims=True)
+    kl = jnp.where(allowed, wanted * (jnp.log(wanted + 1e-300) - jnp.log(pi + 1e-300)), 0).sum(-1)
+    minimise += (kl * per_m).sum()
+    reward = of(p_second, original) - of(p_second, text) + student_reward
+    reward = sign * jax.lax.stop_gradient(reward)
+    if options.reward_baseline == "batch_mean":
+        reward = reward - (reward * per_m).sum()
+    log_pi = jnp.log(jnp.where(in_m, of(pi, text), 1.0))
+    maximise = -(log_pi * reward * per_m).sum()
+    return {"maximise": maximise, "minimise": minimise}
+
+
+def values_and_gradients(losses):
+    """losses: params -> {phase: value}; returns params -> ({phase: value}, {phase: gradient})."""
+
+    def function(params, *rest):
+        values, pull_back = jax.vjp(lambda params: losses(params, *rest), params)
+        zeros = {phase: jnp.zeros_like(value) for phase, value in values.items()}
+        ones = {phase: zeros | {phase: jnp.ones_like(zeros[phase])} for phase in zeros}
+        return values, {phase: pull_back(one)[0] for phase, one in ones.items()}
+
+    return function
+
+
+class Case:
+    """Ours and the transcription, for one set of options."""
+
+    def __init__(self, name: str) -> None:
+        self.options = OPTIONS[name]
+        self.model = tutor_kd.TutorKd(STUDENT, WIDE, self.options, TEACHER)
+        self.objective = tutor_kd.build(STUDENT, WIDE, self.options, TEACHER)
+        self.params = random_params(self.objective, "float64")
+        self.frozen = frozen_teacher(dtype="float64")
+        self.batch = jax.tree.map(jnp.asarray, small_batch())
+        counts = self.objective.counts(self.batch)
+
+        def ours(params, frozen):
+            found = self.objective.losses(params, frozen, self.batch, counts, dropout_of())
+            return {phase: loss.value for phase, loss in found.items()}
+
+        def numbers():
+            return tutor_kd.uniforms(
+                dropout_of(), tutor_kd.SAMPLING_SITE, self.batch["masked_positions"]
+            )
+
+        def both(params, frozen):
+            played = self.model.play(params, frozen, self.batch, numbers())
+            copy = params
+            if self.options.has_tutor:
+                copy = params | {"tutor": tutor_kd.tutor_from(self.frozen["teacher"])}
+            copied = self.model.play(copy, frozen, self.batch, numbers())
+            return *values_and_gradients(ours)(params, frozen), played, copied
+
+        def theirs(params, frozen, replaced, *how):
+            return as_published(frozen, params, self.batch, replaced, self.options, *how)
+
+        run = compile_quickly(both, self.params, self.frozen)
+        self.values, self.gradients, self.played, self.copied = run(self.params, self.frozen)
+        self._right = self.played.replaced, self.batch["attention_mask"].astype(float), 1.0, False
+        args = (self.params, self.frozen, *self._right)
+        self._theirs = compile_quickly(values_and_gradients(theirs), *args)
+
+    def published(self, **changes):
+        """(values, gradients) of the transcription; changes: mask, sign, swapped."""
+        names = ("replaced", "mask", "sign", "swapped")
+        inputs = dict(zip(names, self._right, strict=True)) | changes
+        return self._theirs(self.params, self.frozen, *inputs.values())
+
+
+@functools.cache
+def case(name: str) -> Case:
+    with jax.enable_x64(True):
+        return Case(name)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_both_losses_and_their_gradients_are_those_of_the_definition(name):
+    with jax.enable_x64(True):
+        found = case(name)
+        values, gradients = found.published()
+        assert set(values) == {phase.name for phase in found.objective.phases}
+        for phase in values:
+            assert abs(found.values[phase] - values[phase]) <= TOLERANCE * abs(values[phase])
+            for group, expected in gradients[phase].items():
+                if group in found.objective.phase(phase).trains:
+                    assert_close(found.gradients[phase][group], expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("wrong", ["mask", "sign", "swapped"])
+def test_an_inverted_mask_a_swapped_sign_or_swapped_passes_are_noticed(wrong):
+    with jax.enable_x64(True):
+        found = case("published")
+        inverted = 1.0 - found.batch["attention_mask"]
+        values, gradients = found.published(
+            **{"mask": {"mask": inverted}, "sign": {"sign": -1.0}, "swapped": {"swapped": True}}[
+                wrong
+            ]
+        )
+        tutor = found.gradients["maximise"]["tutor"]
+        assert worst_difference(tutor, gradients["maximise"]["tutor"])[0] > 1e-3
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_no_phase_leaks_into_groups_that_it_does_not_train(name):
+    found = case(name)
+    for phase in found.objective.phases:
+        for group, gradient in found.gradients[phase.name].items():
+            largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+            assert (largest > 0) == (group in phase.trains), f"{phase.name}, {group}: {largest}"
+
+
+def test_the_cls_is_never_overwritten_by_an_unused_slot():
+    found = case("published")
+    assert (found.batch["masked_weights"] == 0).any()
+    np.testing.assert_array_equal(found.played.ids[:, 0], 2)
+    changed = np.asarray(found.played.ids != found.batch["input_ids"]).nonzero()
+    in_m = {
+        (row, int(place))
+        for row, places in enumerate(np.asarray(found.batch["masked_positions"]))
+        for place, weight in zip(places, found.batch["masked_weights"][row], strict=True)
+        if weight
+    }
+    assert set(zip(*map(np.ndarray.tolist, changed), strict=True)) <= in_m
+
+
+@functools.cache
+def stepped(active: tuple[str, ...]):
+    """Parameters before and after a step of gradient descent of rate 1, options as published."""
+    with jax.enable_x64(True):
+        found = case("published")
+        optimizers = {group: optax.sgd(1.0) for group in found.params}
+        step = make_step(found.objective, optimizers, active, seed=0)
+        state = create_state(found.objective, optimizers, jax.random.key(0), found.params)
+        state = state.replace(params=found.params)
+        inputs = (state, found.frozen, dict(found.batch))
+        return found.params, compile_quickly(step, *inputs)(*inputs)[0].params
+
+
+def test_the_joint_step_takes_the_sum_of_both_gradients():
+    changes = []
+    for active in (("maximise", "minimise"), ("maximise",), ("minimise",)):
+        before, after = stepped(active)
+        changes.append(
+            jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), before, dict(after))
+        )
+    joint, maximise, minimise = changes
+    assert_close(joint, jax.tree.map(np.add, maximise, minimise), TOLERANCE)
+    assert worst_difference(joint["tutor"], minimise["tutor"])[0] > 1e-3
+
+
+def test_maximise_leaves_the_student_bit_identical():
+    before, after = stepped(("maximise",))
+    for group in before:
+        same = all(
+            np.array_equal(a, b)
+            for a, b in zip(*map(jax.tree.leaves, (before[group], after[group])), strict=True)
+        )
+        assert same == (group != "tutor")
+
+
+def test_minimise_without_kl_leaves_the_tutor_alone():
+    objective = tutor_kd.build(STUDENT, WIDE, TutorKdConfig(kl_weight=0.0), TEACHER)
+    assert objective.groups_of(("minimise",)) == ("backbone", "fit", "ratio_head")
+    assert objective.groups_of(("maximise",)) == ("tutor",)
+
+
+def test_student_and_tutor_are_players_of_their_own():
+    players = case("published").objective.players(("backbone", "fit", "ratio_head", "tutor"))
+    assert players == (("backbone", "fit", "ratio_head"), ("tutor",))
+
+
+def test_a_tutor_that_starts_from_the_teachers_head_is_its_policy():
+    found = case("published")
+    size = STUDENT.vocab_size
+    teacher, ours, copy = (
+        x[..., :size] for x in (found.played.teacher, found.played.policy, found.copied.policy)
+    )
+    assert_close(copy, teacher, 1e-6)  # the weights that a tutor starts from are float32
+    assert worst_difference(ours, teacher)[0] > 1e-2
