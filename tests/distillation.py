@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout
+from condenser_jax.objectives.base import Objective
 from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.mlm import MlmConfig
 from condenser_jax.objectives.mlm import build as build_mlm
@@ -33,3 +35,17 @@ def small_batch(config: BackboneConfig = STUDENT) -> dict[str, np.ndarray]:
 def dropout_of(rows: int = ROWS, key: tuple[int, int] = (1, 2)) -> Dropout:
     """The randomness of a step."""
     return Dropout(np.array(key, np.uint32), np.arange(rows, dtype=np.int32))
+
+
+def build_any(
+    method: str, backbone: BackboneConfig, compute: ComputeConfig, options: Any = None
+) -> tuple[Objective, dict[str, Any]]:
+    """The objective of any method, and what is frozen: a teacher as large as `backbone`, if the
+    method has one.
+    """
+    row = METHODS[method]
+    options = row.options() if options is None else options
+    if not row.taught:
+        return row.build(backbone, compute, options), {}
+    teacher = Teacher(backbone, tuple(range(SPECIALS)))
+    return row.build(backbone, compute, options, teacher), frozen_teacher(teacher, compute.dtype)

@@ -10,10 +10,16 @@ from condenser_jax.methods import METHODS
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.training.loop import Run
 from condenser_jax.training.sharding import to_global
+from tests.distillation import build_any
 from tests.helpers import QUICK, masked_batch, random_params, tiny_backbone
 
 ROWS, LENGTH = 16, 24
 SMALL = {"early_layer": 0, "head_layers": 1}  # of the methods with a Condenser head
+SETTINGS: dict[str, dict[str, Any]] = {
+    "condenser": SMALL,
+    "cocondenser": SMALL,
+    "tutor_kd": {"schedule": "joint"},
+}
 BACKBONE = tiny_backbone(num_layers=1)
 
 
@@ -39,12 +45,13 @@ def small_run(
     optimizer: optax.GradientTransformation | None = None,
 ) -> Run:
     """A run of a tiny model from random parameters of `dtype`, dropout on; default: AdamW."""
-    options = METHODS[method].options(**(SMALL if "condenser" in method else {}))
+    options = METHODS[method].options(**SETTINGS.get(method, {}))
     compute = ComputeConfig(dtype=dtype, chunk_rows=chunk_rows)
-    objective = METHODS[method].build(BACKBONE, compute, options)
+    objective, frozen = build_any(method, BACKBONE, compute, options)
+    trained = {group for phase in objective.phases for group in phase.trains}
     return Run(
         objective=objective,
-        optimizers={group: optimizer or optax.adamw(1e-2) for group in objective.exports},
+        optimizers={group: optimizer or optax.adamw(1e-2) for group in trained},
         batches=OneBatch(),
         mesh=mesh,
         seed=seed,
@@ -59,12 +66,13 @@ def small_run(
         clip_norm=None,
         accumulate=accumulate,
         loaded=random_params(objective, dtype),
+        frozen=frozen,
     )
 
 
 def gradient_of(run: Run) -> tuple[dict[str, float], Any]:
     """Training metrics and gradient of the first step of a run whose optimizer is sgd(1.0)."""
-    step = run.lower_step(("train",)).compile(QUICK)
+    step = run.lower_step(run.objective.schedule.cycle[0]).compile(QUICK)
     batch = to_global(run.batches.batch(0), run.mesh, ROWS)
     state, metrics = step(run.initial_state(), run.placed, batch)
     gradient = jax.tree.map(

@@ -19,11 +19,16 @@ from condenser_jax.objectives.base import (
 )
 from condenser_jax.objectives.cocondenser import CoCondenserConfig
 from condenser_jax.objectives.condenser import CondenserConfig
+from condenser_jax.objectives.kd import DistilBertConfig, KdConfig
+from condenser_jax.objectives.minilm import MiniLmConfig, MiniLmV2Config
 from condenser_jax.objectives.retriever import RetrieverConfig
 from condenser_jax.objectives.sections import SectionsConfig
 from condenser_jax.objectives.similarity import SimilarityConfig
+from condenser_jax.objectives.tinybert import TinyBertConfig
+from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.state import create_state
 from condenser_jax.training.step import make_step
+from tests.distillation import build_any
 from tests.helpers import (
     assert_close,
     compile_quickly,
@@ -42,11 +47,13 @@ OPTIONS = {  # one row per method, with every phase that it can have
     "retriever": RetrieverConfig(tied=False),
     "similarity": SimilarityConfig(),
     "sections": SectionsConfig(pooling="mean"),
+    "tutor_kd": TutorKdConfig(),
+    "kd": KdConfig(mlm_weight=1.0),
+    "distilbert": DistilBertConfig(),
+    "tinybert": TinyBertConfig(),
+    "minilm": MiniLmConfig(),
+    "minilmv2": MiniLmV2Config(relation_heads=4),
 }
-
-
-def _build(method: str) -> Objective:
-    return METHODS[method].build(BACKBONE, ComputeConfig(), OPTIONS[method])
 
 
 def _one_layer() -> Objective:
@@ -55,13 +62,13 @@ def _one_layer() -> Objective:
     return mlm.build(tiny_backbone(num_layers=1), compute, mlm.MlmConfig())
 
 
-def _largest_gradients(objective: Objective, batch) -> dict[str, dict[str, float]]:
+def _largest_gradients(objective: Objective, frozen, batch) -> dict[str, dict[str, float]]:
     """{phase: {group: largest absolute gradient of the phase's loss by that group}}."""
     dropout = Dropout(np.array([1, 2], np.uint32), np.arange(4, dtype=np.int32))
 
-    def largest(params, batch):
+    def largest(params, frozen, batch):
         def loss(params, phase):
-            losses = objective.losses(params, {}, batch, objective.counts(batch), dropout)
+            losses = objective.losses(params, frozen, batch, objective.counts(batch), dropout)
             return losses[phase.name].value
 
         return {
@@ -72,8 +79,8 @@ def _largest_gradients(objective: Objective, batch) -> dict[str, dict[str, float
             for phase in objective.phases
         }
 
-    params = random_params(objective)
-    return jax.device_get(compile_quickly(largest, params, batch)(params, batch))
+    inputs = random_params(objective), frozen, batch
+    return jax.device_get(compile_quickly(largest, *inputs)(*inputs))
 
 
 def test_every_method_is_tested_here():
@@ -83,8 +90,9 @@ def test_every_method_is_tested_here():
 # That gradients of trained groups are not zero is the negative control: it is the same reading.
 @pytest.mark.parametrize("method", METHODS)
 def test_no_loss_leaks_into_groups_that_its_phase_does_not_train(method):
-    objective = _build(method)
-    for name, gradients in _largest_gradients(objective, batch_of(method, BACKBONE)).items():
+    objective, frozen = build_any(method, BACKBONE, ComputeConfig(), OPTIONS[method])
+    batch = batch_of(method, BACKBONE)
+    for name, gradients in _largest_gradients(objective, frozen, batch).items():
         for group, largest in gradients.items():
             if group in objective.phase(name).trains:
                 assert largest > 0, f"{name} does not reach {group}"
@@ -235,13 +243,15 @@ def _count(batch) -> dict[str, np.ndarray]:
 def test_every_method_can_be_made_and_differentiated_in_the_form_of_accelerators(method):
     backbone = tiny_backbone(num_layers=4)
     compute = ComputeConfig(dtype="bfloat16", scan_layers=True, remat=True)
-    objective = METHODS[method].build(backbone, compute, METHODS[method].options())
+    options = OPTIONS[method] if method == "minilmv2" else None
+    objective, frozen = build_any(method, backbone, compute, options)
     batch = batch_of(method, backbone)
     dropout = Dropout(np.array([1, 2], np.uint32), np.arange(4, dtype=np.int32))
 
-    def loss(params):
-        return objective.losses(params, {}, batch, objective.counts(batch), dropout)["train"].value
+    def loss(params, frozen):
+        losses = objective.losses(params, frozen, batch, objective.counts(batch), dropout)
+        return sum(loss.value for loss in losses.values())
 
     params = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
-    gradients = jax.eval_shape(jax.grad(loss), params)
+    gradients = jax.eval_shape(jax.grad(loss), params, frozen)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, gradients))} == {np.dtype(np.float32)}

@@ -14,8 +14,10 @@ from jax.sharding import PartitionSpec as P
 from condenser_jax.errors import UserError
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.objectives.minilm import MiniLmV2Config
 from condenser_jax.training import sharding
 from condenser_jax.training.state import create_state
+from tests.distillation import build_any
 
 
 def layer(width, wide):
@@ -177,11 +179,12 @@ def test_every_parameter_of_every_method_has_a_rule(name):
     backbone = BackboneConfig(
         vocab_size=100, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32
     )
-    method = METHODS[name]
-    objective = method.build(backbone, ComputeConfig(), method.options())
+    options = MiniLmV2Config(relation_heads=4) if name == "minilmv2" else None
+    objective, frozen = build_any(name, backbone, ComputeConfig(), options)
     params = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
-    shardings = sharding.parameter_shardings(params, sharding.make_mesh(fsdp=2, tensor=2))
-    assert jax.tree.structure(shardings) == jax.tree.structure(params)
+    for tree in (params, frozen):
+        shardings = sharding.parameter_shardings(tree, sharding.make_mesh(fsdp=2, tensor=2))
+        assert jax.tree.structure(shardings) == jax.tree.structure(tree)
 
 
 def bytes_of_bert_base(mesh):
