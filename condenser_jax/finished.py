@@ -15,6 +15,7 @@ from condenser_jax.hf.model_card import Facts
 from condenser_jax.methods import METHODS, configure
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Objective
+from condenser_jax.objectives.condenser import early_layer_of
 from condenser_jax.training.saved import Saved
 from condenser_jax.training.workdir import Workdir, existing_workdir, read_config_json
 
@@ -31,6 +32,13 @@ class Finished(NamedTuple):
     step: int
     params: dict[str, Any]  # the exported groups, as host arrays
     record: dict[str, Any]
+
+    @property
+    def early_layer(self) -> int | None:
+        """The hidden state that its condenser head reads; None if it has none."""
+        if "condenser_head" not in self.params:
+            return None
+        return early_layer_of(self.backbone, self.config.objective)
 
 
 def read_run(path: str | Path, step: str = "last") -> Finished:
@@ -77,7 +85,13 @@ def export_run(path: str | Path, output: str | Path, step: str, licence: str = "
     """Writes the Hugging Face directory of a run's checkpoint; returns it."""
     run = read_run(path, step)
     return export(
-        run.params, run.backbone, run.workdir.tokenizer, output, run.card, model_facts(run, licence)
+        run.params,
+        run.backbone,
+        run.workdir.tokenizer,
+        output,
+        run.card,
+        model_facts(run, licence),
+        run.early_layer,
     )
 
 

@@ -32,10 +32,8 @@ def initial_checkpoint(where: str) -> Checkpoint | None:
         return load_checkpoint(where)
     run = read_run(where)
     notes = [f"{group}: from {run.workdir.root} after step {run.step:,}" for group in run.params]
-    read = None
-    if "condenser_head" in run.params:
-        read = early_layer_of(run.backbone, run.config.objective)
-    return Checkpoint(run.backbone, run.params, run.workdir.tokenizer, notes, read)
+    tokenizer = run.workdir.tokenizer
+    return Checkpoint(run.backbone, run.params, tokenizer, notes, run.early_layer)
 
 
 def initial_groups(

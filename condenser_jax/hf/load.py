@@ -20,6 +20,7 @@ from condenser_jax.models.config import BackboneConfig
 
 HEAD_FILE = "condenser_head.safetensors"
 REFERENCE_HEAD_FILE = "model.pt"
+EARLY_LAYER = "early_layer"  # in the metadata of HEAD_FILE: the hidden state that it reads
 WEIGHT_FILES = (  # the first that exists is read
     "model.safetensors",
     "model.safetensors.index.json",
@@ -84,7 +85,8 @@ def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GR
     params = names.from_hf(tensors, config, present)
     notes += [f"{group}: from {sources[group]}" for group in present]
     notes += [f"{group}: not in {directory}" for group in sorted(wanted - found)]
-    return Checkpoint(config, params, tokenizer_path(directory), notes)
+    early_layer = _early_layer(head_file) if "condenser_head" in present else None
+    return Checkpoint(config, params, tokenizer_path(directory), notes, early_layer)
 
 
 def find_directory(path_or_hub_id: str | Path) -> Path:
@@ -168,6 +170,17 @@ def _read_head(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     head = {k: v for k, v in tensors.items() if names.group_of(k) == "condenser_head"}
     others = sorted(set(tensors) - set(head))
     return head, [f"ignored in {path}: {', '.join(others)}"] if others else []
+
+
+def _early_layer(head_file: Path | None) -> int | None:
+    """The hidden state that a head reads, if its file says so: the reference's does not."""
+    import safetensors
+
+    if head_file is None or head_file.name != HEAD_FILE:
+        return None
+    with safetensors.safe_open(head_file, "numpy") as file:
+        found = (file.metadata() or {}).get(EARLY_LAYER, "")
+    return int(found) if found.isdecimal() else None
 
 
 def tokenizer_path(directory: Path) -> Path | None:

@@ -11,6 +11,7 @@ from condenser_jax.build import build
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.spans import PAIRS
+from condenser_jax.finished import export_run
 from condenser_jax.methods import configure
 from condenser_jax.run import _write_companions
 from condenser_jax.training.checkpoints import Checkpoints
@@ -122,12 +123,19 @@ def test_a_work_directory_without_a_condenser_head_is_warned_of_loudly(config, w
     assert "weights: condenser_head random" in built.notes
 
 
+@pytest.fixture(scope="module")
+def exported(condenser, tmp_path_factory):
+    """The export of the Condenser."""
+    return export_run(condenser[0], tmp_path_factory.mktemp("exports") / "condenser", "last")
+
+
 @pytest.mark.parametrize(("early_layer", "warned"), [(0, True), (1, False)])
+@pytest.mark.parametrize("start", ["a work directory", "an export"])
 def test_a_head_that_is_to_read_another_hidden_state_is_warned_of_loudly(
-    config, condenser, warnings, early_layer, warned
+    config, condenser, exported, warnings, start, early_layer, warned
 ):
-    sections = {"model": {"init": str(condenser[0])}, "objective": {"early_layer": early_layer}}
-    build(config("cocondenser", **sections))
+    init = str(exported if start == "an export" else condenser[0])
+    build(config("cocondenser", model={"init": init}, objective={"early_layer": early_layer}))
     told = "THE CONDENSER HEAD READ HIDDEN STATE 1 in"  # half of two layers
     assert (told in warnings()) == warned
 
