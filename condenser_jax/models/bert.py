@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from condenser_jax.axes import divided_by_rows
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout, drop_attention, drop_hidden
 from condenser_jax.types import Array
@@ -87,7 +88,7 @@ class Embeddings(nn.Module):
         positions = self._table("position", config.max_positions)(places)
         kinds = jnp.zeros_like(input_ids[:, :1]) if token_type_ids is None else token_type_ids
         types = self._table("token_type", config.type_vocab_size)(kinds)
-        hidden = layer_norm(config, self.compute)(words + positions + types)
+        hidden = layer_norm(config, self.compute)(divided_by_rows(words + positions + types))
         return drop_hidden(hidden, config.hidden_dropout, dropout, EMBEDDING_SITE)
 
     def _table(self, name: str, rows: int) -> nn.Embed:
@@ -189,10 +190,11 @@ class Layer(nn.Module):
         site: int | Array = 0,
         queries: Array | None = None,  # B R
     ) -> tuple[Array, dict[str, Array]]:  # B R D
+        hidden = divided_by_rows(hidden)
         attention = SelfAttention(self.config, self.compute, name="attention")
         attended, parts = attention(hidden, attention_mask, dropout, site, queries)
         feed_forward = FeedForward(self.config, self.compute, name="feed_forward")
-        out = feed_forward(attended, dropout, site, queries)
+        out = divided_by_rows(feed_forward(attended, dropout, site, queries))
         return out, parts | {"hidden_states": out}
 
 

@@ -13,13 +13,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from condenser_jax.axes import AXES, ROWS
 from condenser_jax.errors import UserError
-from condenser_jax.losses.chunks import DATA
 from condenser_jax.types import Batch, Tree
 
 P = PartitionSpec
-AXES = (DATA, "fsdp", "tensor")
-BATCH = P((DATA, "fsdp"))
+BATCH = P(ROWS)
 
 # A product D -> wide cut by columns is followed by one wide -> D cut by rows, so attention and
 # feed-forward each exchange once over `tensor`. The word table is cut along the vocabulary: cut
