@@ -23,10 +23,12 @@ from condenser_jax.training.loop import Run
 from condenser_jax.training.optimizers import build_optimizers
 from condenser_jax.training.sharding import check_batch, make_mesh
 from condenser_jax.warm_start import (
+    check_head_layers,
     initial_checkpoint,
     initial_groups,
     start_at_unigram,
     warn_of_another_tokenizer,
+    with_tokenizer,
 )
 
 log = logging.getLogger("condenser_jax")
@@ -44,11 +46,16 @@ class Built(NamedTuple):
     notes: list[str]  # where weights came from
 
 
-def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Built:
+def build(
+    config: RunConfig,
+    devices: Sequence[jax.Device] | None = None,
+    resumed: Checkpoint | None = None,
+) -> Built:
     """Builds a run on `devices` (default: all); prepares its data if that has not been done.
 
     Devices of a topology that is not there will do: a run touches them when it is started or
-    evaluated. Raises UserError for what does not fit.
+    evaluated. Of a `resumed` run (`warm_start.resumed_start`) the weights are in its own
+    checkpoint, so what it began with is not read again. Raises UserError for what does not fit.
     """
     training, method = config.training, METHODS[config.objective.name]
     feed = method.feed
@@ -58,13 +65,17 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
     _check_values(config)
     feed.check(config)
     check_chunk(config.compute.chunk_size, training.batch_size, mesh)
-    checkpoint = initial_checkpoint(config.model.init)
+    if resumed:
+        config = with_tokenizer(config, resumed)
+    checkpoint = resumed or initial_checkpoint(config.model.init)
+    check_objective(config, checkpoint)
     material = feed.open(config)
     backbone = backbone_config(config, material, checkpoint)
     compute = compute_config(config.compute, mesh)
     objective = method.build(backbone, compute, config.objective)
-    check_accumulation(objective, training.accumulate)
-    loaded, notes = initial_groups(objective, checkpoint, config)
+    loaded, notes = (
+        ({}, resumed.notes) if resumed else initial_groups(objective, checkpoint, config)
+    )
     if config.model.unigram_bias and "mlm_head" not in loaded and material.unigram is not None:
         objective = start_at_unigram(objective, material.unigram)
     run = Run(
@@ -96,6 +107,18 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
     )
     card = feed.card(config, tokenizer_hash(material.tokenizer_directory))
     return Built(run, material, backbone, card, [*notes, *feed.describe(config)])
+
+
+def check_objective(config: RunConfig, checkpoint: Checkpoint | None) -> None:
+    """Raises UserError for what is wrong with the objective, before anything is prepared: it needs
+    to know how many layers there are, and no words.
+    """
+    layers = checkpoint.config.num_layers if checkpoint else config.model.num_layers
+    sketch = BackboneConfig(vocab_size=1, num_layers=layers)
+    objective = METHODS[config.objective.name].build(sketch, ComputeConfig(), config.objective)
+    check_accumulation(objective, config.training.accumulate)
+    if checkpoint:
+        check_head_layers(checkpoint, config)
 
 
 def backbone_config(

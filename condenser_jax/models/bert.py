@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from condenser_jax.axes import divided_by_rows
+from condenser_jax.axes import divided_by_rows, divided_by_vocabulary
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout, drop_attention, drop_hidden
 from condenser_jax.types import Array
@@ -83,7 +83,8 @@ class Embeddings(nn.Module):
         dropout: Dropout | None,
     ) -> Array:  # B L D
         config = self.config
-        words = self._table("word", config.padded_vocab_size)(input_ids)
+        table = divided_by_vocabulary(self._table("word", config.padded_vocab_size).embedding)
+        words = jnp.take(table, input_ids, axis=0)
         places = self._position_ids(attention_mask)
         positions = self._table("position", config.max_positions)(places)
         kinds = jnp.zeros_like(input_ids[:, :1]) if token_type_ids is None else token_type_ids

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from condenser_jax.axes import AXES, ROWS
+from condenser_jax.axes import AXES, ROWS, VOCABULARY
 from condenser_jax.errors import UserError
 from condenser_jax.types import Batch, Tree
 
@@ -24,7 +24,7 @@ BATCH = P(ROWS)
 # feed-forward each exchange once over `tensor`. The word table is cut along the vocabulary: cut
 # along D, XLA would gather it whole before every look-up.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"embeddings/word/embedding", P(("tensor", "fsdp"), None)),
+    (r"embeddings/word/embedding", P(VOCABULARY, None)),
     (r"embeddings/(position|token_type)/embedding", P()),
     (r"layer_norm/(scale|bias)", P()),
     (r"(query|key|value|intermediate)/kernel", P("fsdp", "tensor")),
@@ -33,7 +33,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"output/bias", P()),
     (r"transform/kernel", P("fsdp", None)),
     (r"transform/bias", P()),
-    (r"mlm_head/bias", P(("tensor", "fsdp"))),
+    (r"mlm_head/bias", P(VOCABULARY)),
 )
 
 

@@ -1,11 +1,13 @@
-"""Rows stay where they are: what travels along fsdp are weights."""
+"""Rows stay where they are: what travels along fsdp are weights; a table's gradient is cut as the
+table is.
+"""
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from condenser_jax.axes import divided_by_rows
+from condenser_jax.axes import divided_by_rows, divided_by_vocabulary
 from condenser_jax.models import bert
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.training.collectives import collectives
@@ -26,6 +28,11 @@ def constraints_of(function, x, mesh):
 def test_rows_are_divided_over_data_and_fsdp(axes, rows):
     count, text = constraints_of(divided_by_rows, jnp.zeros((16, 3, 5)), make_mesh(*axes))
     assert count == 1 and f"spec=P({rows}, UNCONSTRAINED, UNCONSTRAINED)" in text
+
+
+def test_the_vocabulary_is_divided_over_tensor_and_fsdp():
+    count, text = constraints_of(divided_by_vocabulary, jnp.zeros((128, 4)), make_mesh(2, 2, 2))
+    assert count == 1 and "spec=P(('tensor', 'fsdp'), UNCONSTRAINED)" in text
 
 
 def test_within_a_shard_map_over_data_the_rest_is_divided_over_fsdp():

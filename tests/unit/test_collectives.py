@@ -191,7 +191,9 @@ BY_TWO = """%count = s32[]{:T(128)} get-tuple-element(%b.0), index=0
 
 
 def test_a_ring_whose_loop_counts_by_two_turns_half_as_often():
-    text = TPU.replace("ROOT %next", BY_TWO).replace("tuple(%rows, %rows)", "tuple(%counted, %rows)")
+    text = TPU.replace("ROOT %next", BY_TWO).replace(
+        "tuple(%rows, %rows)", "tuple(%counted, %rows)"
+    )
     _, scatter = collectives(text)
     assert (scatter.times, scatter.counted) == (6, True)
 
