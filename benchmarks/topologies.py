@@ -38,7 +38,7 @@ from condenser_jax.training.loop import Run  # noqa: E402
 from condenser_jax.training.memory import DoesNotFit, device_memory, memory_of  # noqa: E402
 from condenser_jax.training.optimizers import build_optimizers  # noqa: E402
 from condenser_jax.training.sharding import make_mesh  # noqa: E402
-from condenser_jax.training.topology import topology_devices  # noqa: E402
+from condenser_jax.training.topology import EFFORT, topology_devices  # noqa: E402
 from configs import cocondenser, condenser  # noqa: E402
 
 CONFIGS = {"condenser": condenser, "cocondenser": cocondenser}
@@ -123,9 +123,8 @@ def needed(job: Job, run: Run, chunks: int) -> dict[str, float]:
     data: the gradient is summed over devices once, in float32 (the word table's twice where it is
     not summed in chunks: once for the look-up, once for the vocabulary product). fsdp: every pass
     over the layers gathers the weights, every backward pass scatters their gradient, partly piece
-    by piece beside a product, by collective-permutes, which in the two directions of a ring are up
-    to twice the gradient. For the contrast each device needs the vectors of all, and gives back
-    what it says of them.
+    by piece beside a product, around a ring of collective-permutes; there weights are bfloat16.
+    For the contrast each device needs the vectors of all, and gives back what it says of them.
     """
     shapes = run.abstract_state().params
     weights = 4 * count_parameters(shapes)
@@ -141,7 +140,7 @@ def needed(job: Job, run: Run, chunks: int) -> dict[str, float]:
     return {
         "all-gather": passes * weights + 2 * vectors + SMALL,
         "reduce-scatter": chunks * (weights + table) + 2 * vectors + SMALL,
-        "collective-permute": 2 * chunks * (weights + table) + 2 * vectors + SMALL,
+        "collective-permute": passes * weights / 2 + chunks * (weights + table) + 2 * vectors,
         # of what is whole everywhere, and of the looked-up table, whose gradient is cut afterwards
         "all-reduce": chunks * (weights / 50 + table) + 2 * vectors + SMALL,
     }
@@ -154,6 +153,7 @@ def measure(job: Job) -> tuple[dict[str, Any], list[str]]:
     figures: dict[str, Any] = job._asdict() | {
         "device": f"{run.mesh.size} x {device.device_kind}",
         "jax": jax.__version__,
+        "effort": EFFORT,
         "rows": run.batches.batch_size,
         "chunks": chunks,
     }
@@ -186,7 +186,7 @@ def measure(job: Job) -> tuple[dict[str, Any], list[str]]:
 HEADER = """# The papers' steps, compiled for TPU slices that are not there
 
 By `python benchmarks/topologies.py`; figures of the last lines of `topologies.jsonl`. BERT-base in bfloat16, layers scanned; coCondenser with
-gradient caching, {chunk} rows of each chip at a time. Bytes are per chip and step: what a collective combines, in loops as often as they turn. MFLOP per
+gradient caching, {chunk} rows of each chip at a time; compiled with the least effort (`training/topology.py`). Bytes are per chip and step: what a collective combines, in loops as often as they turn. MFLOP per
 token on paper, and as the compiler counts them: the body of a loop once. What a sharding needs is written down in `needed`, and checked.
 
 | step | slice | layout | compiled in | peak per chip | of | MFLOP per token | compiler | all-reduce | all-gather | reduce-scatter | other |

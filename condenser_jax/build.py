@@ -27,10 +27,12 @@ from condenser_jax.training.loop import Run
 from condenser_jax.training.optimizers import build_optimizers
 from condenser_jax.training.sharding import check_batch, make_mesh
 from condenser_jax.warm_start import (
+    check_head_layers,
     initial_checkpoint,
     initial_groups,
     start_at_unigram,
     warn_of_another_tokenizer,
+    with_tokenizer,
 )
 
 log = logging.getLogger("condenser_jax")
@@ -54,11 +56,16 @@ class Built(NamedTuple):
         return self.material.hashes | ({"teacher": self.teacher["hash"]} if self.teacher else {})
 
 
-def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Built:
+def build(
+    config: RunConfig,
+    devices: Sequence[jax.Device] | None = None,
+    resumed: Checkpoint | None = None,
+) -> Built:
     """Builds a run on `devices` (default: all); prepares its data if that has not been done.
 
     Devices of a topology that is not there will do: a run touches them when it is started or
-    evaluated. Raises UserError for what does not fit.
+    evaluated. Of a `resumed` run (`warm_start.resumed_start`) the weights are in its own
+    checkpoint, so what it began with is not read again. Raises UserError for what does not fit.
     """
     training, method = config.training, METHODS[config.objective.name]
     feed = method.feed
@@ -69,15 +76,21 @@ def build(config: RunConfig, devices: Sequence[jax.Device] | None = None) -> Bui
     feed.check(config)
     check_chunk(config.compute.chunk_size, training.batch_size, mesh)
     found = find_teacher(config.objective.teacher) if method.taught else None
-    checkpoint = start_of_student(config, found) or initial_checkpoint(config.model.init)
+    if resumed:
+        config = with_tokenizer(config, resumed)
+    start = resumed or start_of_student(config, found)
+    checkpoint = start or initial_checkpoint(config.model.init)
+    check_objective(config, checkpoint)
     material = feed.open(config)
     taught = () if found is None else (found.known_to(material.vocabulary),)
     backbone = backbone_config(config, material, checkpoint, *taught)
     compute = compute_config(config.compute, mesh)
     objective = method.build(backbone, compute, config.objective, *taught)
     check_accumulation(objective, training.accumulate)
-    loaded, notes = initial_groups(objective, checkpoint, config)
-    if found is not None:
+    loaded, notes = (
+        ({}, resumed.notes) if resumed else initial_groups(objective, checkpoint, config)
+    )
+    if found is not None and not resumed:
         loaded |= start_of_tutor(config.objective, found)
     has_fresh_head = "mlm_head" in objective.exports and "mlm_head" not in loaded
     if config.model.unigram_bias and has_fresh_head and material.unigram is not None:
@@ -135,6 +148,20 @@ def start_of_tutor(options: Any, found: FoundTeacher) -> dict[str, Any]:
     """{"tutor": the teacher's MLM head} if the tutor starts from it."""
     from_teacher = getattr(options, "tutor_init", "random") == "teacher"
     return {"tutor": tutor_from(found.weights)} if from_teacher else {}
+
+
+def check_objective(config: RunConfig, checkpoint: Checkpoint | None) -> None:
+    """Raises UserError for what is wrong with the objective, before anything is prepared: it needs
+    to know how many layers there are, and no words.
+    """
+    method = METHODS[config.objective.name]
+    if not method.taught:  # else a teacher has to be known
+        layers = checkpoint.config.num_layers if checkpoint else config.model.num_layers
+        sketch = BackboneConfig(vocab_size=1, num_layers=layers)
+        objective = method.build(sketch, ComputeConfig(), config.objective)
+        check_accumulation(objective, config.training.accumulate)
+    if checkpoint:
+        check_head_layers(checkpoint, config)
 
 
 def backbone_config(

@@ -4,6 +4,7 @@ The C library reads its tunables when a process starts, so `tune_process` starts
 again, once. Nothing that the user has set is changed.
 """
 
+import glob
 import logging
 import os
 import platform
@@ -24,6 +25,16 @@ DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",  # we parallelise by processes, over documents
     "TRANSFORMERS_VERBOSITY": "error",  # no advice to install another framework
 }
+# For the TPU compiler (the extra `tpu`) where there is no TPU: else it asks the network what this
+# machine is, and tells at length that nobody answered.
+WITHOUT_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_LOG_DIR": "disabled",  # else files in /tmp
+}
+PCI_VENDORS = "/sys/bus/pci/devices/*/vendor"  # where jax, too, looks for TPUs
+GOOGLE = "0x1ae0"
 GROUP_VARIABLES = {  # of a process among several, for the flags of launch/train.py
     "coordinator": "CONDENSER_JAX_COORDINATOR",
     "num_processes": "CONDENSER_JAX_NUM_PROCESSES",
@@ -37,11 +48,17 @@ LEAST_COMPILE_SECONDS = 0.3  # programs that compile faster are not worth a file
 
 def tuned(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns `environment` with our defaults where the user has set nothing."""
-    result = {**DEFAULTS, **environment, MARKER: "1"}
+    ours = DEFAULTS if has_tpu() else DEFAULTS | WITHOUT_TPU
+    result = {**ours, **environment, MARKER: "1"}
     tunables = environment.get("GLIBC_TUNABLES", "")
     if MALLOC_TUNABLE not in tunables:
         result["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{MALLOC_TUNABLE}=1"]))
     return result
+
+
+def has_tpu() -> bool:
+    """Whether a TPU is attached to this machine."""
+    return any(Path(path).read_text().strip() == GOOGLE for path in glob.glob(PCI_VENDORS))
 
 
 def tune_process() -> None:

@@ -67,6 +67,7 @@ def export_run(
         output,
         run.card,
         model_facts(run, licence),
+        early_layer=run.early_layer,
         with_onnx=with_onnx,
         check=check,
     )

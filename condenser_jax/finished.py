@@ -14,6 +14,7 @@ from condenser_jax.hf.model_card import Facts
 from condenser_jax.methods import METHODS, configure
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Objective
+from condenser_jax.objectives.condenser import early_layer_of
 from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.training.saved import Saved
 from condenser_jax.training.workdir import Workdir, existing_workdir, read_config_json
@@ -31,6 +32,13 @@ class Finished(NamedTuple):
     step: int
     params: dict[str, Any]  # the exported groups, as host arrays
     record: dict[str, Any]
+
+    @property
+    def early_layer(self) -> int | None:
+        """The hidden state that its condenser head reads; None if it has none."""
+        if "condenser_head" not in self.params:
+            return None
+        return early_layer_of(self.backbone, self.config.objective)
 
 
 def read_run(path: str | Path, step: str = "last") -> Finished:

@@ -40,6 +40,7 @@ from condenser_jax.training.workdir import (
     open_workdir,
     write_json,
 )
+from condenser_jax.warm_start import resumed_start
 
 log = logging.getLogger("condenser_jax")
 
@@ -69,7 +70,7 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
     stored = dataclasses.asdict(config)
     cluster.check_same("the configuration", stored, "start every process with the same command")
     check_workdir(path, stored)
-    built = build(config)
+    built = build(config, resumed=resumed_start(path, config))
     remedy = "all must read the same files, with the same versions of packages"
     cluster.check_same("the prepared data", built.hashes, remedy)
     with _shared_workdir(path, stored, built) as workdir:

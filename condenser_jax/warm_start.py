@@ -1,7 +1,9 @@
 """What a run starts from: a work directory, a Hugging Face directory, the hub, or nothing."""
 
+import contextlib
 import dataclasses
 import logging
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,11 +14,12 @@ from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import log_unigram
 from condenser_jax.feeds.base import Material
-from condenser_jax.finished import read_run
+from condenser_jax.finished import read_facts, read_run
 from condenser_jax.hf.load import Checkpoint, load_checkpoint
+from condenser_jax.models.config import BackboneConfig
 from condenser_jax.objectives.base import Objective
 from condenser_jax.objectives.condenser import early_layer_of
-from condenser_jax.training.workdir import is_workdir
+from condenser_jax.training.workdir import Workdir, is_workdir
 
 log = logging.getLogger("condenser_jax")
 
@@ -32,10 +35,41 @@ def initial_checkpoint(where: str) -> Checkpoint | None:
         return load_checkpoint(where)
     run = read_run(where)
     notes = [f"{group}: from {run.workdir.root} after step {run.step:,}" for group in run.params]
-    read = None
-    if "condenser_head" in run.params:
-        read = early_layer_of(run.backbone, run.config.objective)
-    return Checkpoint(run.backbone, run.params, run.workdir.tokenizer, notes, read)
+    tokenizer = run.workdir.tokenizer
+    return Checkpoint(run.backbone, run.params, tokenizer, notes, run.early_layer)
+
+
+def resumed_start(path: str | Path, config: RunConfig) -> Checkpoint | None:
+    """What a run in the work directory `path` has to know of its start to go on: architecture,
+    tokenizer and origin, and no weights. None where it begins, or began from scratch.
+    """
+    workdir = Workdir(Path(path))
+    if not (config.model.init and workdir.is_started):
+        return None
+    with contextlib.suppress(UserError):  # unreadable facts are written anew from the beginning
+        facts = read_facts(workdir)
+        backbone = BackboneConfig(**facts["backbone"])
+        return Checkpoint(backbone, {}, workdir.tokenizer, facts["weights"])
+    return None
+
+
+def with_tokenizer(config: RunConfig, start: Checkpoint) -> RunConfig:
+    """The configuration with the tokenizer of its start, unless it names one."""
+    if config.data.tokenizer:
+        return config
+    data = dataclasses.replace(config.data, tokenizer=str(start.tokenizer_path))
+    return dataclasses.replace(config, data=data)
+
+
+def check_head_layers(checkpoint: Checkpoint, config: RunConfig) -> None:
+    """Raises UserError if the checkpoint's Condenser head has another number of layers."""
+    wanted = getattr(config.objective, "head_layers", None)  # of the methods that have such a head
+    head = checkpoint.params.get("condenser_head")
+    if head is not None and wanted not in (None, len(head)):
+        raise UserError(
+            f"the condenser head of {config.model.init} has {len(head)} layers, "
+            f"objective.head_layers is {wanted}; set --config.objective.head_layers={len(head)}."
+        )
 
 
 def initial_groups(
@@ -51,13 +85,7 @@ def initial_groups(
     notes = [f"weights: {n}" for n in checkpoint.notes if n.partition(":")[0] not in unused]
     fresh = (group for group in trained if group not in (*loaded, "condenser_head"))
     notes += [f"weights: {group} random" for group in fresh]
-    layers = getattr(config.objective, "head_layers", None)
     head = loaded.get("condenser_head")
-    if head is not None and layers != len(head):
-        raise UserError(
-            f"the condenser head of {config.model.init} has {len(head)} layers, "
-            f"objective.head_layers is {layers}; set --config.objective.head_layers={len(head)}."
-        )
     if head is not None and checkpoint.early_layer is not None:
         _warn_of_another_early_layer(checkpoint, config)
     if "condenser_head" in trained and head is None:

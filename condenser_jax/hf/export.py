@@ -19,7 +19,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.hf import names
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, write_card
 from condenser_jax.hf.config import config_to_hf
-from condenser_jax.hf.load import HEAD_FILES, TOKENIZER_FILES, WEIGHT_FILES
+from condenser_jax.hf.load import EARLY_LAYER, HEAD_FILES, TOKENIZER_FILES, WEIGHT_FILES
 from condenser_jax.hf.model_card import Facts, model_card
 from condenser_jax.hf.onnx_file import ONNX_FILE, write_onnx
 from condenser_jax.models.config import BackboneConfig
@@ -43,6 +43,7 @@ def export(
     card: EncoderCard,
     facts: Facts,
     *,
+    early_layer: int | None = None,
     with_onnx: bool = False,
     check: Callable[[Path], None] = lambda directory: None,
 ) -> Path:
@@ -50,9 +51,10 @@ def export(
     `output`.
 
     `params` is {group: tree of host arrays}; padded vocabulary rows are cut off, other groups are
-    passed over. `with_onnx` adds a graph (`onnx_file`). `check` is called with the directory when
-    it is whole and has not its name yet; what it raises ends the export. An earlier export at
-    `output` is replaced. Raises UserError if `output` holds
+    passed over. `early_layer` is the hidden state that the condenser head reads, written into its
+    file. `with_onnx` adds a graph (`onnx_file`). `check` is called with the directory when it is
+    whole and has not its name yet; what it raises ends the export. An earlier export at `output` is
+    replaced. Raises UserError if `output` holds
     anything else, if there is no tokenizer, if a length of the card exceeds the model's, or if the
     disk is full; nothing half-written stays.
     """
@@ -60,7 +62,7 @@ def export(
     _check_lengths(card, config)
     _check_replaceable(output)
     with _replacing(output) as folder:
-        _write_weights(folder, params, config)
+        _write_weights(folder, params, config, early_layer)
         _copy_tokenizer(folder, Path(tokenizer_directory))
         _write_sentence_transformer(folder, config, card)
         write_card(card, folder / CARD_FILE)
@@ -73,13 +75,17 @@ def export(
     return output
 
 
-def _write_weights(folder: Path, params: Mapping[str, Any], config: BackboneConfig) -> None:
+def _write_weights(
+    folder: Path, params: Mapping[str, Any], config: BackboneConfig, early_layer: int | None
+) -> None:
     encoder_groups = [group for group in ("backbone", "mlm_head") if group in params]
     _save_tensors(names.to_hf(params, config, encoder_groups), folder / WEIGHT_FILES[0])
     _write_json(folder / "config.json", config_to_hf(config, "mlm_head" in params))
+    read = {} if early_layer is None else {EARLY_LAYER: str(early_layer)}
     for group, file in HEAD_FILES.items():
         if group in params:
-            _save_tensors(names.to_hf(params, config, [group]), folder / file)
+            known = read if group == "condenser_head" else {}
+            _save_tensors(names.to_hf(params, config, [group]), folder / file, known)
 
 
 def _copy_tokenizer(folder: Path, source: Path) -> None:
@@ -126,11 +132,13 @@ def _write_sentence_transformer(folder: Path, config: BackboneConfig, card: Enco
     _write_json(folder / "config_sentence_transformers.json", usage)
 
 
-def _save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+def _save_tensors(
+    tensors: dict[str, np.ndarray], path: Path, notes: Mapping[str, str] | None = None
+) -> None:
     import safetensors.numpy
 
     # transformers refuses a file whose metadata does not name the framework.
-    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt", **(notes or {})})
 
 
 def _write_json(path: Path, content: Any) -> None:

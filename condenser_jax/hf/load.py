@@ -25,6 +25,7 @@ HEAD_FILES = {
 }
 REFERENCE_HEAD_FILE = "model.pt"
 RARE = {"ratio_head"}  # nobody misses it: only Tutor-KD students have one
+EARLY_LAYER = "early_layer"  # in the metadata of a condenser head: the hidden state that it reads
 WEIGHT_FILES = (  # the first that exists is read
     "model.safetensors",
     "model.safetensors.index.json",
@@ -89,7 +90,9 @@ def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GR
     params = names.from_hf(tensors, config, present)
     notes += [f"{group}: from {sources[group]}" for group in present]
     notes += [f"{group}: not in {directory}" for group in sorted(wanted - found - RARE)]
-    return Checkpoint(config, params, tokenizer_path(directory), notes)
+    has_head = "condenser_head" in present
+    early_layer = _early_layer(sources["condenser_head"]) if has_head else None
+    return Checkpoint(config, params, tokenizer_path(directory), notes, early_layer)
 
 
 def find_directory(path_or_hub_id: str | Path) -> Path:
@@ -175,6 +178,17 @@ def _read_head(path: Path, group: str) -> tuple[dict[str, np.ndarray], list[str]
     head = {k: v for k, v in tensors.items() if names.group_of(k) == group}
     others = sorted(set(tensors) - set(head))
     return head, [f"ignored in {path}: {', '.join(others)}"] if others else []
+
+
+def _early_layer(head_file: Path) -> int | None:
+    """The hidden state that a head reads, if its file says so: the reference's does not."""
+    import safetensors
+
+    if head_file.name != HEAD_FILES["condenser_head"]:
+        return None
+    with safetensors.safe_open(head_file, "numpy") as file:
+        found = (file.metadata() or {}).get(EARLY_LAYER, "")
+    return int(found) if found.isdecimal() else None
 
 
 def tokenizer_path(directory: Path) -> Path | None:

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from condenser_jax.axes import DATA
 from condenser_jax.types import Tree
-
-DATA = "data"  # the axis of the mesh (training/sharding.py) whose devices share rows, not weights
 
 
 def split_rows(tree: Tree, chunks: int) -> Tree:

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from condenser_jax.axes import divided_by_rows, divided_by_vocabulary
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import Dropout, drop_attention, drop_hidden
 from condenser_jax.types import Array
@@ -85,12 +86,13 @@ class Embeddings(nn.Module):
         dropout: Dropout | None,
     ) -> Array:  # B L D
         config = self.config
-        words = self._table("word", config.padded_vocab_size)(input_ids)
+        table = divided_by_vocabulary(self._table("word", config.padded_vocab_size).embedding)
+        words = jnp.take(table, input_ids, axis=0)
         places = self._position_ids(attention_mask)
         positions = self._table("position", config.max_positions)(places)
         kinds = jnp.zeros_like(input_ids[:, :1]) if token_type_ids is None else token_type_ids
         types = self._table("token_type", config.type_vocab_size)(kinds)
-        hidden = layer_norm(config, self.compute)(words + positions + types)
+        hidden = layer_norm(config, self.compute)(divided_by_rows(words + positions + types))
         hidden = drop_hidden(hidden, config.hidden_dropout, dropout, EMBEDDING_SITE)
         if config.embedding_width == config.hidden_size:
             return hidden
@@ -195,10 +197,11 @@ class Layer(nn.Module):
         site: int | Array = 0,
         queries: Array | None = None,  # B R
     ) -> tuple[Array, dict[str, Array]]:  # B R D
+        hidden = divided_by_rows(hidden)
         attention = SelfAttention(self.config, self.compute, name="attention")
         attended, parts = attention(hidden, attention_mask, dropout, site, queries)
         feed_forward = FeedForward(self.config, self.compute, name="feed_forward")
-        out = feed_forward(attended, dropout, site, queries)
+        out = divided_by_rows(feed_forward(attended, dropout, site, queries))
         return out, parts | {"hidden_states": out}
 
 

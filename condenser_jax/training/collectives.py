@@ -20,6 +20,8 @@ _INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?([\w.-]+) = (.+?) ([a-z][a-z0-9-]*)\(
 _ARRAY = re.compile(r"\b([a-z]+)(\d+)?\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(?:calls|body|to_apply|\w+_computations?)=\{?((?:%[\w.-]+(?:, )?)+)")
 _CONDITION = re.compile(r"\bcondition=%([\w.-]+)")
+_BODY = re.compile(r"\bbody=%([\w.-]+)")
+_INDEX = re.compile(r"\bindex=(\d+)")  # of an element of a tuple
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 # Three notations: [groups,size]<=..., {{0,1},{2,3}} and mesh['a'=2,'b'=4] {'b'}.
 _GROUPS = re.compile(
@@ -161,7 +163,8 @@ def _bytes(type_text: str) -> int:
 def _trips(one: _Instruction, computations: dict[str, list[_Instruction]]) -> int | None:
     """How often a loop turns: as the compiler states, else what its counter is compared with.
 
-    A loop that jax makes of a scan counts up from 0 while it is less than a constant.
+    A loop counts up from 0 while it is less than a constant: by 1 if jax makes it of a scan, by 2
+    where the TPU compiler does two turns of a ring at a time.
     """
     if stated := _TRIPS.search(one.rest):
         return int(stated[1])
@@ -172,10 +175,31 @@ def _trips(one: _Instruction, computations: dict[str, list[_Instruction]]) -> in
     compared = [step for step in steps.values() if step.opcode == "compare"]
     if len(compared) != 1 or "direction=LT" not in compared[0].rest:
         return None
-    limit = steps.get(_operands(compared[0])[-1])
+    counter, limit = (steps.get(name) for name in _operands(compared[0])[:2])
     if limit is None or limit.opcode != "constant":
         return None
-    return int(limit.rest.split(")")[0])
+    return -(-_constant(limit) // _increment(one, counter, computations))
+
+
+def _constant(one: _Instruction) -> int:
+    return int(one.rest.split(")")[0])
+
+
+def _increment(
+    loop: _Instruction, counter: _Instruction | None, computations: dict[str, list[_Instruction]]
+) -> int:
+    """What a loop's body adds to its counter in a turn, if a plain addition of a constant shows."""
+    index, name = _INDEX.search(counter.rest if counter else ""), _BODY.search(loop.rest)
+    body = computations[name[1]] if name else []
+    if index is None or not body:
+        return 1
+    steps, state = {step.name: step for step in body}, _operands(body[-1])
+    number = int(index[1])
+    added = steps.get(state[number]) if number < len(state) else None
+    if added is None or added.opcode != "add":
+        return 1
+    constants = [steps[term] for term in _operands(added) if steps[term].opcode == "constant"]
+    return _constant(constants[0]) if len(constants) == 1 else 1
 
 
 def _devices(one: _Instruction) -> int:

@@ -13,19 +13,18 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from condenser_jax.axes import AXES, ROWS, VOCABULARY
 from condenser_jax.errors import UserError
-from condenser_jax.losses.chunks import DATA
 from condenser_jax.types import Batch, Tree
 
 P = PartitionSpec
-AXES = (DATA, "fsdp", "tensor")
-BATCH = P((DATA, "fsdp"))
+BATCH = P(ROWS)
 
 # A product D -> wide cut by columns is followed by one wide -> D cut by rows, so attention and
 # feed-forward each exchange once over `tensor`. The word table is cut along the vocabulary: cut
 # along D, XLA would gather it whole before every look-up.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"(word|decoder)/embedding", P(("tensor", "fsdp"), None)),
+    (r"(word|decoder)/embedding", P(VOCABULARY, None)),
     (r"embeddings/(position|token_type)/embedding", P()),
     (r"layer_norm/(scale|bias)", P()),
     (r"(query|key|value|intermediate)/kernel", P("fsdp", "tensor")),
@@ -34,7 +33,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"output/bias", P()),
     (r"(transform|projection|logit)/kernel", P("fsdp", None)),
     (r"(transform|projection|logit)/bias", P()),
-    (r"(mlm_head|tutor)/bias", P(("tensor", "fsdp"))),
+    (r"(mlm_head|tutor)/bias", P(VOCABULARY)),
 )
 
 

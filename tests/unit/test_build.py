@@ -166,6 +166,29 @@ def test_what_does_not_fit_is_one_line_with_the_remedy(config, sections, message
     assert "\n" not in str(caught.value)
 
 
+COCONDENSER = {"name": "cocondenser"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"objective": COCONDENSER, "training": {"accumulate": 2, "batch_size": 16}},
+            r"training.accumulate is 2, but this objective reads its batch as a whole",
+        ),
+        ({"objective": {"early_layer": 2}}, r"early_layer 2 is out of range"),
+        ({"objective": {"head_layers": 1}, "model": {"init": "exported"}}, r"has 2 layers, objec"),
+    ],
+)
+def test_what_is_wrong_with_the_objective_is_told_before_anything_is_prepared(
+    config, exported, sections, message
+):
+    if "model" in sections:
+        sections = {**sections, "model": {"init": str(exported)}}
+    with pytest.raises(UserError, match=message):
+        build(config(**sections, data={"source": "text:/nowhere/at-all.txt"}))
+
+
 def test_a_fresh_mlm_head_on_a_trained_backbone_is_named_and_born_at_the_unigram(
     config, exported, monkeypatch
 ):

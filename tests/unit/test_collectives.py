@@ -184,6 +184,20 @@ def test_the_text_of_the_tpu_compiler_is_understood():
     )
 
 
+BY_TWO = """%count = s32[]{:T(128)} get-tuple-element(%b.0), index=0
+  %two = s32[]{:T(128)} constant(2)
+  %counted = s32[]{:T(128)} add(%count, %two)
+  ROOT %next"""
+
+
+def test_a_ring_whose_loop_counts_by_two_turns_half_as_often():
+    text = TPU.replace("ROOT %next", BY_TWO).replace(
+        "tuple(%rows, %rows)", "tuple(%counted, %rows)"
+    )
+    _, scatter = collectives(text)
+    assert (scatter.times, scatter.counted) == (6, True)
+
+
 def test_two_exchanges_of_one_channel_are_two():
     """The compiler cuts the sum of a tree where it is too large; the parts keep their channel."""
     found = collectives(TPU.replace("%done = bf16", TWIN + "  %done = bf16"))

@@ -33,6 +33,17 @@ def test_tunables_of_the_user_stay(before, after):
     assert environment.tuned({"GLIBC_TUNABLES": before})["GLIBC_TUNABLES"] == after
 
 
+@pytest.mark.parametrize(("vendor", "is_tpu"), [("0x1ae0", True), ("0x8086", False)])
+def test_the_tpu_compiler_is_kept_from_asking_around_where_no_tpu_is(
+    monkeypatch, tmp_path, vendor, is_tpu
+):
+    (tmp_path / "vendor").write_text(f"{vendor}\n")
+    monkeypatch.setattr(environment, "PCI_VENDORS", str(tmp_path / "*"))
+    found = environment.tuned({"TPU_ACCELERATOR_TYPE": "mine"})
+    assert found["TPU_ACCELERATOR_TYPE"] == "mine"
+    assert ("TPU_WORKER_HOSTNAMES" in found) != is_tpu
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux is meant")
 def test_a_command_starts_again_once_with_the_same_arguments(tmp_path):
     script = tmp_path / "tool.py"

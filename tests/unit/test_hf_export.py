@@ -42,8 +42,8 @@ def tokenizer(tmp_path):
 def run(tokenizer, tmp_path):
     """Exports to tmp_path/out/model, with changes."""
 
-    def export_to(name="model", params=PARAMS, card=CARD, source=tokenizer):
-        return export(params, CONFIG, source, tmp_path / "out" / name, card, FACTS)
+    def export_to(name="model", params=PARAMS, card=CARD, source=tokenizer, **options):
+        return export(params, CONFIG, source, tmp_path / "out" / name, card, FACTS, **options)
 
     return export_to
 
@@ -77,6 +77,11 @@ def test_an_export_is_loaded_bit_equal(run):
     loaded = load_checkpoint(run())
     assert loaded.config == CONFIG
     _assert_equal(loaded.params, PARAMS)
+
+
+@pytest.mark.parametrize("early_layer", [1, None])
+def test_the_head_s_file_says_which_hidden_state_it_reads_if_that_is_known(run, early_layer):
+    assert load_checkpoint(run(early_layer=early_layer)).early_layer == early_layer
 
 
 def test_a_backbone_alone_can_be_exported(run):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 # A part imports itself and what stands in lines above; parts of one line do not know each other.
 ORDER = (
     ("types", "errors", "environment"),
-    ("cluster", "supervisor"),
+    ("axes", "cluster", "supervisor"),
     ("models", "losses", "data", "plotting", "search"),
     ("hf", "objectives", "retrieval"),
     ("health", "vectors"),

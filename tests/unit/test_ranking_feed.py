@@ -185,7 +185,7 @@ def test_texts_are_encoded_once_and_found_again(monkeypatch):
         ),
         (
             {"training": {"accumulate": 2, "batch_size": 16}},
-            "training.accumulate is 2, but this objective contrasts within the batch",
+            "training.accumulate is 2, but this objective reads its batch as a whole",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 
 import jax
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from condenser_jax.build import build
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
+from condenser_jax.exporting import export_run
 from condenser_jax.feeds.spans import PAIRS
 from condenser_jax.methods import configure
 from condenser_jax.run import _write_companions
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.workdir import open_workdir
+from condenser_jax.warm_start import resumed_start
 
 WORDS = "a condenser reads spans of documents and tells which of them belong together".split()
 
@@ -122,14 +125,41 @@ def test_a_work_directory_without_a_condenser_head_is_warned_of_loudly(config, w
     assert "weights: condenser_head random" in built.notes
 
 
+@pytest.fixture(scope="module")
+def exported(condenser, tmp_path_factory):
+    """The export of the Condenser."""
+    return export_run(condenser[0], tmp_path_factory.mktemp("exports") / "condenser", "last").directory
+
+
 @pytest.mark.parametrize(("early_layer", "warned"), [(0, True), (1, False)])
+@pytest.mark.parametrize("start", ["a work directory", "an export"])
 def test_a_head_that_is_to_read_another_hidden_state_is_warned_of_loudly(
-    config, condenser, warnings, early_layer, warned
+    config, condenser, exported, warnings, start, early_layer, warned
 ):
-    sections = {"model": {"init": str(condenser[0])}, "objective": {"early_layer": early_layer}}
-    build(config("cocondenser", **sections))
+    init = str(exported if start == "an export" else condenser[0])
+    build(config("cocondenser", model={"init": init}, objective={"early_layer": early_layer}))
     told = "THE CONDENSER HEAD READ HIDDEN STATE 1 in"  # half of two layers
     assert (told in warnings()) == warned
+
+
+def test_a_run_goes_on_after_what_it_started_from_is_gone(config, condenser, tmp_path):
+    origin, path = tmp_path / "origin", tmp_path / "run"
+    shutil.copytree(condenser[0], origin)
+    same = config("cocondenser", model={"init": str(origin)})
+    began, _ = build(same), start_run(same, path, {2: 0.5})
+    shutil.rmtree(origin)
+    with pytest.raises(UserError, match="origin' is neither a directory here nor a hub id"):
+        build(same)
+    resumed = build(same, resumed=resumed_start(path, same))
+    assert (resumed.backbone, resumed.notes) == (began.backbone, began.notes)
+    assert resumed.material.hashes == began.material.hashes
+    with Checkpoints(path / "checkpoints", keep=9) as checkpoints:
+        step, state, _ = checkpoints.restore_latest(resumed.run.abstract_state())
+    assert step == 2 and state.params.keys() == condenser[1].keys()
+
+
+def test_a_run_that_has_saved_nothing_yet_begins_again(config, condenser, tmp_path):
+    assert resumed_start(tmp_path, config("cocondenser", model={"init": str(condenser[0])})) is None
 
 
 def test_a_work_directory_without_a_checkpoint_is_refused(config, tmp_path):
