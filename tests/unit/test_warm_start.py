@@ -128,7 +128,9 @@ def test_a_work_directory_without_a_condenser_head_is_warned_of_loudly(config, w
 @pytest.fixture(scope="module")
 def exported(condenser, tmp_path_factory):
     """The export of the Condenser."""
-    return export_run(condenser[0], tmp_path_factory.mktemp("exports") / "condenser", "last").directory
+    return export_run(
+        condenser[0], tmp_path_factory.mktemp("exports") / "condenser", "last"
+    ).directory
 
 
 @pytest.mark.parametrize(("early_layer", "warned"), [(0, True), (1, False)])
