@@ -20,18 +20,23 @@ from condenser_jax.retrieval.folders import read_texts
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.texts import Texts
 from condenser_jax.search.faiss_index import find_index
-from condenser_jax.search.top_k import Hits, search_vectors
+from condenser_jax.search.top_k import Hits, check_k, search_vectors
 from condenser_jax.vectors import DTYPES, Vectors, VectorsCard, open_vectors
 
 SHARD_ROWS = 16384  # a run that is killed loses at most one shard of each process
 
 
-def open_texts(where: str, kind: str = PASSAGE, split: str = "test") -> Texts:
+def open_texts(
+    where: str,
+    kind: str = PASSAGE,
+    split: str = "test",
+    options: CollectionOptions | None = None,
+) -> Texts:
     """Passages or queries: of a file (.jsonl or .tsv, perhaps compressed), or those of a collection
     such as "beir:FOLDER" or "docstrings:". Raises UserError for neither.
     """
     choose("kind of text", kind, KINDS)
-    options = CollectionOptions()
+    options = options or CollectionOptions()
     if Path(where).expanduser().is_file():
         return read_texts(where, options.bad_share)
     collection = open_collection(where, split, options)
@@ -111,8 +116,10 @@ def search_corpus(
         which is built if it is not there.
       shows_progress: whether to draw a bar.
 
-    Raises UserError, naming each difference, for vectors of another encoder.
+    Raises UserError, naming each difference, for vectors of another encoder; and for a k that is
+    not positive.
     """
+    check_k(k)
     stored.check_encoder(vectors, encoder.described(), encoder.source.path)
     wanted = encoder.encode([text.joined for text in queries], QUERY)
     if index:

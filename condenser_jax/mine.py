@@ -14,6 +14,7 @@ from condenser_jax.dense import encode_corpus, search_corpus
 from condenser_jax.encoder import Encoder
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.bm25 import Bm25
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.mining import Mined, MiningOptions, Ranking, join, mine
 from condenser_jax.retrieval.training_texts import TrainingTexts, open_training, write_tevatron
 
@@ -30,6 +31,7 @@ def mine_file(
     vectors: str | Path = "",
     uses_bm25: bool = False,
     forced: bool = False,
+    reading: CollectionOptions | None = None,
     shows_progress: bool = False,
 ) -> str:
     """Writes a training file with hard negatives; returns what there is in it, for people.
@@ -43,6 +45,7 @@ def mine_file(
       vectors: directory of the encoder's vectors of the corpus, read, gone on with, or made.
       uses_bm25: whether BM25 finds negatives (too).
       forced: mines with an encoder that was never fine-tuned.
+      reading: how the data are read.
       shows_progress: whether to draw bars.
 
     Raises UserError for nothing to mine with, an encoder that was never fine-tuned, vectors of
@@ -56,7 +59,7 @@ def mine_file(
         )
     if encoder is not None and not forced:
         check_fine_tuned(encoder)
-    texts = open_training(data, split)
+    texts = open_training(data, split, reading)
     found: dict[str, Mined] = {}
     if encoder is not None:
         ranking = rank_by_vectors(encoder, texts, vectors, data, options.depth, shows_progress)

@@ -6,7 +6,6 @@ collection, which names positives only; written as JSON lines again.
 
 import gzip
 import json
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -34,6 +33,7 @@ from condenser_jax.retrieval.sound import (
 )
 from condenser_jax.retrieval.stored import TableWriter, describe_file, map_table, store
 from condenser_jax.retrieval.texts import SCHEMA, TEXTS, Text, Texts, checked_text
+from condenser_jax.whole_files import written_whole
 
 TEVATRON = "tevatron"
 QUERIES = "queries.arrow"
@@ -110,24 +110,19 @@ def write_tevatron(path: str | Path, texts: TrainingTexts) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f"{path.name}.half")
-    try:
-        with ExitStack() as files:
-            file: IO[bytes] = files.enter_context(open(half, "wb"))
-            if path.name.endswith(".gz"):
-                packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
-                file = cast(IO[bytes], files.enter_context(packed))
-            for number, query in enumerate(texts.queries):
-                record = {
-                    "query_id": query.id,
-                    "query": query.joined,
-                    "positive_passages": _records(texts.passages, texts.positives.of(number)),
-                    "negative_passages": _records(texts.passages, texts.negatives.of(number)),
-                }
-                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
+    with written_whole(path) as half, ExitStack() as files:
+        file: IO[bytes] = files.enter_context(open(half, "wb"))
+        if path.name.endswith(".gz"):
+            packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
+            file = cast(IO[bytes], files.enter_context(packed))
+        for number, query in enumerate(texts.queries):
+            record = {
+                "query_id": query.id,
+                "query": query.joined,
+                "positive_passages": _records(texts.passages, texts.positives.of(number)),
+                "negative_passages": _records(texts.passages, texts.negatives.of(number)),
+            }
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
 
 def _records(passages: Texts, numbers: np.ndarray) -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ from condenser_jax.retrieval.sound import (
     tell_broken,
 )
 from condenser_jax.retrieval.texts import Texts
+from condenser_jax.whole_files import written_whole
 
 
 def ranked(scores: Mapping[str, float], k: int | None = None) -> list[str]:
@@ -137,7 +138,7 @@ def read_run(path: str | Path, bad_share: float = BAD_SHARE) -> dict[str, dict[s
 
 def write_run(path: str | Path, run: Run, tag: str) -> None:
     """Writes a TREC run, ranked; scores are written so that they are read back equal."""
-    with open(path, "w", encoding="utf-8") as file:
+    with written_whole(path) as half, open(half, "w", encoding="utf-8") as file:
         for query, scores in run.items():
             for rank, document in enumerate(ranked(scores), start=1):
                 fields = (_word(query), "Q0", _word(document), rank, float(scores[document]))
@@ -146,7 +147,7 @@ def write_run(path: str | Path, run: Run, tag: str) -> None:
 
 def write_qrels(path: str | Path, qrels: Qrels) -> None:
     """Writes judgements in TREC's format."""
-    with open(path, "w", encoding="utf-8") as file:
+    with written_whole(path) as half, open(half, "w", encoding="utf-8") as file:
         for query, grades in qrels.items():
             for document, grade in grades.items():
                 file.write(f"{_word(query)} 0 {_word(document)} {grade}\n")

@@ -74,8 +74,7 @@ def search_vectors(
 
     Raises UserError when k is not positive or a recall is not within 0 and 1.
     """
-    if k < 1:
-        raise UserError(f"k {k} asks for no passage; use 1 or more")
+    check_k(k)
     if not 0 <= recall < 1:
         raise UserError(f"recall {recall:g} is not within 0 and 1; 0 searches exactly")
     k = min(k, len(corpus))
@@ -95,6 +94,12 @@ def search_vectors(
         for name in ("rows", "scores")
     )
     return Hits(ids.astype(np.int64), scores)
+
+
+def check_k(k: int) -> None:
+    """Raises UserError for a k that is not positive."""
+    if k < 1:
+        raise UserError(f"k {k} asks for no passage; use 1 or more")
 
 
 def _part(block: int, corpus: Corpus, mesh: Mesh) -> int:

@@ -8,6 +8,7 @@ import pytest
 from condenser_jax import Encoder
 from condenser_jax.dense import encode_corpus, open_texts, search_corpus
 from condenser_jax.errors import UserError
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.texts import Text, Texts
 from condenser_jax.retrieval.trec import read_run, write_run
 from condenser_jax.search.faiss_index import INDEXES
@@ -138,6 +139,22 @@ def test_impossible_vectors_are_refused(encoder, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         encode_corpus(encoder, CORPUS, tmp_path / "v", **options)
     assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize("index", ["", "flat"])
+def test_no_passage_cannot_be_asked_for(encoder, vectors, index):
+    with pytest.raises(UserError, match="k 0 asks for no passage; use 1 or more"):
+        search_corpus(encoder, vectors, QUERIES, 0, index=index)
+
+
+def test_broken_texts_are_fatal_above_the_share_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONDENSER_JAX_CACHE", str(tmp_path / "cache"))
+    lines = ['{"_id": "1", "text": "one"}', '{"_id": "2", "text": ""}', '{"_id": "1", "text": "x"}']
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"2 of 3 records are broken.* corpus.jsonl:2 has an empty"):
+        open_texts(str(tmp_path / "corpus.jsonl"))
+    few = CollectionOptions(bad_share=0.7)
+    assert open_texts(str(tmp_path / "corpus.jsonl"), options=few).ids == ["1"]
 
 
 def test_faiss_is_an_extra(encoder, vectors, monkeypatch):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 # A part imports itself and what stands in lines above; parts of one line do not know each other.
 ORDER = (
-    ("types", "errors", "environment"),
+    ("types", "errors", "environment", "whole_files"),
     ("axes", "cluster", "supervisor"),
     ("models", "losses", "data", "plotting", "search"),
     ("hf", "objectives", "retrieval"),

@@ -1,6 +1,7 @@
 """A corpus is encoded once, searched with the training queries, and a training file written."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from condenser_jax import Encoder
 from condenser_jax.errors import UserError
 from condenser_jax.mine import mine_file
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.mining import MiningOptions
 from condenser_jax.retrieval.training_texts import open_training
 from tests.encoders import TEXTS, export_tiny
@@ -143,3 +145,15 @@ def test_what_lies_too_near_is_counted(data, tmp_path):
 def test_what_cannot_be_mined_is_refused(data, tmp_path, output, how, message):
     with pytest.raises(UserError, match=message):
         mine_file(tmp_path / output, data, "train", FEW, **how)
+
+
+def test_judgements_of_what_does_not_exist_are_named_and_fatal_above_a_share(data, tmp_path):
+    folder = Path(data.removeprefix("beir:"))
+    wrong = folder / "qrels" / "wrong.tsv"
+    judged = (folder / "qrels" / "train.tsv").read_text()
+    wrong.write_text(f"{judged}p1\tnowhere\t1\n")
+    with pytest.raises(UserError, match="1 of 7 records .* wrong.tsv:8 judges document 'nowhere'"):
+        mine_file(tmp_path / "x.jsonl", data, "wrong", FEW, uses_bm25=True)
+    few = CollectionOptions(bad_share=0.2)
+    mine_file(tmp_path / "x.jsonl", data, "wrong", FEW, uses_bm25=True, reading=few)
+    assert len(negatives(tmp_path / "x.jsonl")) == 6

@@ -67,3 +67,11 @@ def test_a_broken_line_of_a_run_is_named(tmp_path, line, reason):
 def test_an_id_with_white_space_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="the id 'd 1' holds white space"):
         write_run(tmp_path / "run", {"q": {"d 1": 1.0}}, "tag")
+
+
+def test_a_run_that_cannot_be_written_leaves_the_earlier_one(tmp_path):
+    write_run(tmp_path / "run.trec", RUN, "mine")
+    with pytest.raises(UserError, match="holds white space"):
+        write_run(tmp_path / "run.trec", {"q1": {"d1": 1.0}, "q 2": {"d1": 1.0}}, "mine")
+    assert read_run(tmp_path / "run.trec") == RUN
+    assert [path.name for path in tmp_path.iterdir()] == ["run.trec"]
