@@ -198,6 +198,7 @@ def sentences(variant: str) -> ConfigDict:
     data.tokenizer = ""  # directory or hub id; "": that of model.init, else one trained here
     data.vocab_size = 8192  # of a tokenizer trained here
     data.heldout_share = 0.1  # docstrings: modules of `test`; `dev` takes as many
+    data.split_seed = 0  # docstrings: of the split
     data.bad_share = 0.01  # broken lines above this share are fatal
 
     config.evaluation = evaluation = ConfigDict()

@@ -28,8 +28,9 @@ READ = {
         "data",
         "",
         "retrieval, open_qa: a collection, e.g. beir:my/scifact (docs/collections.md); sts, "
-        "sections: a folder with SPLIT.tsv, .csv or .jsonl, or such a file; cls_attention: a "
-        "source, e.g. text:my.txt (default: what a run held out, docstrings: for other models)",
+        "sections: a folder with SPLIT.tsv, .csv or .jsonl, such a file, or docstrings:; "
+        "cls_attention: a source, e.g. text:my.txt (default: what a run held out, docstrings: for "
+        "other models)",
     ),
     "split": flags.DEFINE_string("split", "test", "which part of the data"),
     "pooling": flags.DEFINE_string("pooling", None, "cls or mean, of models that do not say it"),

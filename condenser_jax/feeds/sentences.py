@@ -48,6 +48,7 @@ class SentenceData:
     tokenizer: str = ""  # directory or hub id; "": that of model.init, else one trained here
     vocab_size: int = 8192  # of a tokenizer trained here
     heldout_share: float = 0.1  # docstrings: modules of `test`; `dev` takes as many
+    split_seed: int = 0  # docstrings: of the split
     bad_share: float = 0.01  # share of broken lines above which they are fatal
 
 
@@ -204,7 +205,7 @@ class SentenceFeed:
     def open(self, config: RunConfig) -> SentenceMaterial:
         """Reads the rows, and encodes them when they are asked for."""
         data = config.data
-        options = CollectionOptions(data.bad_share, data.heldout_share, config.seed)
+        options = CollectionOptions(data.bad_share, data.heldout_share, data.split_seed)
         every = self.read(data.train, data.train_split, options)
         train = every.of(some_of(len(every.texts), data.train_limit, config.seed, "rows"))
         dev = self.read(data.dev or data.train, data.split, options)

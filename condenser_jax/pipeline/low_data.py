@@ -55,24 +55,28 @@ def check_plan(config: RunConfig, plan: Plan) -> None:
 def run_plan(config: RunConfig, plan: Plan, root: str | Path) -> Results:
     """Does the runs that are not done yet; returns {size: {figure: mean, "sd": ...}}."""
     check_plan(config, plan)
-    pipeline = Pipeline(Path(root))
+    pipeline, data = Pipeline(Path(root)), _with_labels(config, EVERYTHING, seed=0)
+    hashes = METHODS[config.objective.name].feed.open(data).hashes
     return {
         f"{limit:,} rows" if limit else "all rows": _summary(
             [pipeline.result(step).facts["figures"] for step in steps]
         )
-        for limit, steps in _steps(config, plan)
+        for limit, steps in _steps(config, plan, hashes)
     }
 
 
-def _steps(config: RunConfig, plan: Plan) -> Iterator[tuple[int, list[Step]]]:
+def _steps(config: RunConfig, plan: Plan, data: Facts) -> Iterator[tuple[int, list[Step]]]:
     for limit in plan.limits:
-        yield limit, [_step(config, plan, limit, seed) for seed in range(plan.seeds)]
+        runs = [_with_labels(config, limit, seed) for seed in range(plan.seeds)]
+        yield limit, [_step(run, plan, data) for run in runs]
 
 
-def _step(config: RunConfig, plan: Plan, limit: int, seed: int) -> Step:
+def _with_labels(config: RunConfig, limit: int, seed: int) -> RunConfig:
     data = dataclasses.replace(config.data, train_limit=limit)
-    config = dataclasses.replace(config, seed=seed, data=data)
+    return dataclasses.replace(config, seed=seed, data=data)
 
+
+def _step(config: RunConfig, plan: Plan, data: Facts) -> Step:
     def run(directory: Path, earlier: Mapping) -> Facts:
         workdir, history = train(_for_epochs(config, plan.epochs), directory / RUN, time.time())
         figures = {name.removeprefix("heldout/"): value for name, value in history["last"].items()}
@@ -80,9 +84,10 @@ def _step(config: RunConfig, plan: Plan, limit: int, seed: int) -> Step:
 
     settings = {
         "config": what_is_learned(config),
+        "data": data,
         "plan": [plan.epochs, plan.test, plan.test_split],
     }
-    return Step(f"{limit or 'all'}-{seed}", run, settings)
+    return Step(f"{config.data.train_limit or 'all'}-{config.seed}", run, settings)
 
 
 def _for_epochs(config: RunConfig, epochs: int) -> RunConfig:

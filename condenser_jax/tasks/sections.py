@@ -2,8 +2,9 @@
 another section of the same article (Ein Dor et al. 2018).
 """
 
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.metrics import triplet_hits
-from condenser_jax.retrieval.sentences import find_sentences, read_triplets
+from condenser_jax.retrieval.sentence_sources import open_triplets
 from condenser_jax.tasks.contract import Options, Report
 from condenser_jax.tasks.sentences import encode_columns
 from condenser_jax.tasks.systems import report_systems
@@ -11,7 +12,7 @@ from condenser_jax.tasks.systems import report_systems
 
 def report_sections(options: Options) -> Report:
     """The share of a split's triplets with d(anchor, positive) < d(anchor, negative), Euclid's."""
-    triplets = read_triplets(find_sentences(options.data, options.split))
+    triplets = open_triplets(options.data, options.split, CollectionOptions())
     systems = {}
     for name, vectors in encode_columns(options, triplets):
         hits = triplet_hits(*vectors).astype(float).tolist()

@@ -36,7 +36,8 @@ def report_systems(task: str, systems: Systems, options: Options, what: str) -> 
     others = list(rows)[len(systems) :] or list(systems)[1:]
     tests = _tests(rows[first], rows[others[0]]) if others else {}
     results = {name: means(found) for name, found in rows.items()}
-    where = options.data + (f", {options.split}" if options.split else "")
+    is_file = Path(options.data).expanduser().is_file()  # which has no splits
+    where = options.data if is_file else f"{options.data}, {options.split}"
     heading = f"{task}: {where}: {what}"
     versus = f"{first} minus {others[0]}, paired test:" if others else ""
     kept = {"task": task, "data": options.data, "split": options.split, "systems": systems}

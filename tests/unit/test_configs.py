@@ -188,24 +188,13 @@ def test_what_cocondenser_sets_otherwise_is_explained_with_its_values():
     assert documented()[1] == differing
 
 
-@pytest.mark.parametrize("name", ["retrieval"])
+@pytest.mark.parametrize("name", ["retrieval", "sts", "sections"])
 def test_the_sections_of_a_fine_tuning_are_explained_with_their_values(name):
     part = PAGE.read_text().split(f"\n## What `configs/{name}.py` has of its own\n")[1]
     rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| \S.* \|$", part.split("\n## ")[0], re.MULTILINE)
     config = flat(configure(load(name)))
     own = {k: f"`{v!r}`" for k, v in config.items() if k.startswith(("data", "obj", "eval"))}
     assert dict(rows) == own
-
-
-def test_the_keys_of_sentences_are_explained_with_their_values():
-    text = (PAGE.parent / "similarity.md").read_text()
-    rows = re.findall(r"^\| `([\w.]+)` \| (`.+?`) \| (`.+?`) \| \S.* \|$", text, re.MULTILINE)
-    values = values_of("sts")
-    assert {key: (default, paper) for key, default, paper in rows} == {
-        key: values[key]
-        for key in values
-        if key.startswith(("data.", "evaluation.")) or key == "objective.pooling"
-    }
 
 
 def test_what_tutor_kd_has_of_its_own_is_explained_with_its_values():

@@ -103,6 +103,13 @@ def test_the_figures_are_those_of_the_vectors_of_the_held_out_pairs(built):
     assert set(figures) == {f"heldout/{n}" for n in ("spearman", "pearson", "squared_error")}
 
 
+def test_the_size_of_a_batch_changes_no_figure(config, built):
+    params = built.run.initial_state().params
+    other = build(config(evaluation={"batch_size": 16})).run
+    expected = pytest.approx(built.run.evaluate(params, {}), abs=1e-3)
+    assert other.evaluate(params, {}) == expected
+
+
 def test_triplets_are_measured_by_their_accuracy(config):
     run = build(config("sections")).run
     assert run.batches.batch(0)["input_ids"].shape == (8, 3, 16)

@@ -157,6 +157,7 @@ def test_sections_count_the_triplets_whose_positive_is_nearer(models, encoder, d
     expected = metrics.triplet_hits(*columns).mean()
     assert report.figures["systems"] == {FIRST: {"accuracy": pytest.approx(expected)}}
     assert 0 < expected < 1 and "paired" not in report.table
+    assert report.table.startswith(f"sections: {where}: 20 triplets\n")  # a file has no split
 
 
 def test_models_of_the_same_name_go_by_their_paths_and_are_taken_once():
