@@ -11,10 +11,11 @@ import numpy as np
 
 from condenser_jax.data.hashing import integers_below
 from condenser_jax.encoder import Encoder
-from condenser_jax.encoder_source import KINDS, QUERY, card_of, source_of_run
-from condenser_jax.errors import RunFailed, UserError
-from condenser_jax.finished import Finished, model_facts, read_run
+from condenser_jax.encoder_source import KINDS, PASSAGE, QUERY, card_of, source_of_run
+from condenser_jax.errors import RunFailed
+from condenser_jax.finished import model_facts, read_run
 from condenser_jax.hf.export import export
+from condenser_jax.hf.load import QUERY_ENCODER
 from condenser_jax.hf.onnx_file import ONNX_FILE, check_packages, run_onnx
 
 TOLERANCE = 1e-4  # between vectors of the run and of the directory, in float32
@@ -52,7 +53,6 @@ def export_run(
     if with_onnx:
         check_packages()
     run = read_run(path, step)
-    _check_tied(run)
     source = source_of_run(str(path), run)
     ours = Encoder(source, card_of(source))
     differences: dict[str, float] = {}
@@ -121,15 +121,25 @@ def _sentence_transformers(directory: Path, encoder: Encoder) -> Encode | None:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         return None
-    model = SentenceTransformer(str(directory), device="cpu", trust_remote_code=False)
+    models = {
+        kind: SentenceTransformer(str(where), device="cpu", trust_remote_code=False)
+        for kind, where in _directories(directory).items()
+    }
 
     def encode(texts: list[str], kind: str) -> np.ndarray:
+        model = models[kind]
         # Its files have one length, that of passages; versions before 6 refuse a second one.
         model.max_seq_length = getattr(encoder.card, f"{kind}_max_length")
         run = model.encode_query if kind == QUERY else model.encode_document
         return run(texts, show_progress_bar=False)
 
     return encode
+
+
+def _directories(directory: Path) -> dict[str, Path]:
+    """Where the encoder of each kind of text lies."""
+    own = directory / QUERY_ENCODER
+    return {PASSAGE: directory, QUERY: own if own.is_dir() else directory}
 
 
 def _onnx_runtime(directory: Path, encoder: Encoder) -> Encode:
@@ -146,14 +156,7 @@ def _onnx_runtime(directory: Path, encoder: Encoder) -> Encode:
             padding=True,
             return_tensors="np",
         )
-        return run_onnx(directory / ONNX_FILE, tokens["input_ids"], tokens["attention_mask"])
+        graph = _directories(directory)[kind] / ONNX_FILE
+        return run_onnx(graph, tokens["input_ids"], tokens["attention_mask"])
 
     return encode
-
-
-def _check_tied(run: Finished) -> None:
-    if "query_backbone" in run.params:
-        raise UserError(
-            f"{run.workdir.root} has an encoder of its own for queries, and a directory of Hugging "
-            "Face's format holds one encoder; search with the work directory itself"
-        )

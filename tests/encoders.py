@@ -14,10 +14,20 @@ CARD = EncoderCard(query_max_length=20, passage_max_length=36)
 TEXTS = [" ".join(WORDS[(i * j) % len(WORDS)] for j in range(i * 17 % 45)) for i in range(60)]
 
 
-def export_tiny(folder: Path, model_type: str = "bert", seed: int = 0, **changes: Any) -> Path:
-    """Exports a model with random weights and `CARD` with `changes`; returns its directory."""
+def export_tiny(
+    folder: Path,
+    model_type: str = "bert",
+    seed: int = 0,
+    queries_seed: int | None = None,
+    **changes: Any,
+) -> Path:
+    """Exports a model with random weights and `CARD` with `changes`; returns its directory. With
+    `queries_seed`, queries have an encoder of their own.
+    """
     config = tiny_config(model_type)
     save_tokenizer(folder / "tokenizer", model_type)
     card = dataclasses.replace(CARD, **changes)
     params = {"backbone": random_params(config, seed)["backbone"]}
+    if queries_seed is not None:
+        params["query_backbone"] = random_params(config, queries_seed)["backbone"]
     return export(params, config, folder / "tokenizer", folder / "model", card, Facts("test"))

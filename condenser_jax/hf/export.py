@@ -19,7 +19,13 @@ from condenser_jax.errors import UserError
 from condenser_jax.hf import names
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, write_card
 from condenser_jax.hf.config import config_to_hf
-from condenser_jax.hf.load import EARLY_LAYER, HEAD_FILES, TOKENIZER_FILES, WEIGHT_FILES
+from condenser_jax.hf.load import (
+    EARLY_LAYER,
+    HEAD_FILES,
+    QUERY_ENCODER,
+    TOKENIZER_FILES,
+    WEIGHT_FILES,
+)
 from condenser_jax.hf.model_card import Facts, model_card
 from condenser_jax.hf.onnx_file import ONNX_FILE, write_onnx
 from condenser_jax.models.config import BackboneConfig
@@ -51,28 +57,47 @@ def export(
     `output`.
 
     `params` is {group: tree of host arrays}; padded vocabulary rows are cut off, other groups are
-    passed over. `early_layer` is the hidden state that the condenser head reads, written into its
-    file. `with_onnx` adds a graph (`onnx_file`). `check` is called with the directory when it is
-    whole and has not its name yet; what it raises ends the export. An earlier export at `output` is
-    replaced. Raises UserError if `output` holds
-    anything else, if there is no tokenizer, if a length of the card exceeds the model's, or if the
-    disk is full; nothing half-written stays.
+    passed over. A `query_backbone` becomes a directory of the same kind inside, QUERY_ENCODER.
+    `early_layer` is the hidden state that the condenser head reads, written into its file.
+    `with_onnx` adds a graph (`onnx_file`). `check` is called with the directory when it is whole
+    and has not its name yet; what it raises ends the export. An earlier export at `output` is
+    replaced. Raises UserError if `output` holds anything else, if there is no tokenizer, if a
+    length of the card exceeds the model's, or if the disk is full; nothing half-written stays.
     """
     output = Path(output).expanduser().resolve()
     _check_lengths(card, config)
     _check_replaceable(output)
     with _replacing(output) as folder:
-        _write_weights(folder, params, config, early_layer)
-        _copy_tokenizer(folder, Path(tokenizer_directory))
-        _write_sentence_transformer(folder, config, card)
-        write_card(card, folder / CARD_FILE)
-        text = model_card(output.name, config, card, facts, "mlm_head" in params, with_onnx)
+        _write_encoder(folder, params, config, Path(tokenizer_directory), card, early_layer)
+        own = "query_backbone" in params
+        if own:
+            queries = {"backbone": params["query_backbone"]}
+            (folder / QUERY_ENCODER).mkdir()
+            _write_encoder(
+                folder / QUERY_ENCODER, queries, config, Path(tokenizer_directory), card, None
+            )
+        text = model_card(output.name, config, card, facts, "mlm_head" in params, with_onnx, own)
         (folder / "README.md").write_text(text, encoding="utf-8")
         _check_nothing_is_lost(output, folder)
         if with_onnx:
-            write_onnx(folder)
+            for each in (folder, folder / QUERY_ENCODER) if own else (folder,):
+                write_onnx(each)
         check(folder)
     return output
+
+
+def _write_encoder(
+    folder: Path,
+    params: Mapping[str, Any],
+    config: BackboneConfig,
+    tokenizer: Path,
+    card: EncoderCard,
+    early_layer: int | None,
+) -> None:
+    _write_weights(folder, params, config, early_layer)
+    _copy_tokenizer(folder, tokenizer)
+    _write_sentence_transformer(folder, config, card)
+    write_card(card, folder / CARD_FILE)
 
 
 def _write_weights(
@@ -200,7 +225,9 @@ def _check_replaceable(output: Path) -> None:
 
 
 def _check_nothing_is_lost(output: Path, folder: Path) -> None:
-    strangers = _files(output) - _files(folder) - _OPTIONAL_FILES
+    known = _files(folder) | _OPTIONAL_FILES
+    inner = f"{QUERY_ENCODER}/"
+    strangers = {name for name in _files(output) if name.removeprefix(inner) not in known}
     if strangers:
         raise UserError(
             f"{output} holds {min(strangers)}, which no export wrote and replacing would delete; "

@@ -24,6 +24,7 @@ HEAD_FILES = {
     "ratio_head": "ratio_head.safetensors",
 }
 REFERENCE_HEAD_FILE = "model.pt"
+QUERY_ENCODER = "query_encoder"  # of a retriever whose queries have an encoder of their own
 RARE = {"ratio_head"}  # nobody misses it: only Tutor-KD students have one
 EARLY_LAYER = "early_layer"  # in the metadata of a condenser head: the hidden state that it reads
 WEIGHT_FILES = (  # the first that exists is read

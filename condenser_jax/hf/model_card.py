@@ -24,6 +24,12 @@ class Facts:
     versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # packages
 
 
+QUERIES = (
+    "**Queries have an encoder of their own**, in `query_encoder/`, a directory of the same kind: "
+    "encode queries with it and passages with this one. `condenser_jax.Encoder` does so by itself."
+)
+
+
 def model_card(
     name: str,
     config: BackboneConfig,
@@ -31,6 +37,7 @@ def model_card(
     facts: Facts,
     has_mlm_head: bool,
     has_onnx: bool = False,
+    has_query_encoder: bool = False,
 ) -> str:
     """Returns the Markdown text of the model card."""
     sections = [
@@ -41,6 +48,7 @@ def model_card(
         f"condenser_jax. Initial weights: {facts.initial_weights}.",
         "## Use",
         _use(card, config),
+        QUERIES if has_query_encoder else "",
         _masked_lm(card) if has_mlm_head else "",
         _onnx(card) if has_onnx else "",
         _table("Data", facts.data),

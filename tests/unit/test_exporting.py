@@ -1,12 +1,13 @@
 """An export is loaded again and held against its run before it takes its name."""
 
 import json
+import shutil
 import sys
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from condenser_jax import Encoder, exporting
+from condenser_jax import Encoder
 from condenser_jax.errors import RunFailed, UserError
 from condenser_jax.exporting import differences_of, export_run, sample_texts
 from condenser_jax.hf.card import CARD_FILE
@@ -44,16 +45,23 @@ def test_an_export_with_other_vectors_is_refused(encoder, change, tmp_path):
         differences_of(encoder, other)
 
 
-def test_an_encoder_of_queries_beside_that_of_passages_is_no_single_directory(
-    monkeypatch, tmp_path
-):
-    run = SimpleNamespace(
-        params={"backbone": {}, "query_backbone": {}}, workdir=SimpleNamespace(root="runs/untied")
-    )
-    monkeypatch.setattr(exporting, "read_run", lambda path, step: run)
-    with pytest.raises(UserError, match="runs/untied has an encoder of its own for queries, and a"):
-        export_run("runs/untied", tmp_path / "out", "last")
-    assert not (tmp_path / "out").exists()
+def test_two_encoders_are_exported_as_one_directory_inside_the_other(encoder, tmp_path):
+    both = Encoder.load(export_tiny(tmp_path, queries_seed=1, query_prefix="one "))
+    directory = both.source.directory
+    assert set(both.source.params) == {"backbone", "query_backbone"}
+    assert "query_encoder/" in (directory / "README.md").read_text()
+    texts = ["one two three"]
+    np.testing.assert_array_equal(both.encode(texts), encoder.encode(texts))
+    alone = Encoder.load(directory / "query_encoder")
+    np.testing.assert_array_equal(both.encode(texts, "query"), alone.encode(texts, "query"))
+    assert np.abs(both.encode(texts, "query") - encoder.encode(texts, "query")).max() > 0.1
+    assert differences_of(both, directory)["condenser_jax"] < 1e-6
+
+
+def test_an_export_of_one_encoder_takes_the_place_of_two(tmp_path):
+    directory = export_tiny(tmp_path, queries_seed=1)
+    shutil.rmtree(tmp_path / "tokenizer")
+    assert export_tiny(tmp_path) == directory and not (directory / "query_encoder").exists()
 
 
 def test_a_graph_without_its_packages_is_refused_before_anything_is_read(monkeypatch, tmp_path):
