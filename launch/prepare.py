@@ -18,16 +18,11 @@ CONFIG = command.config_flag()
 def main() -> None:
     """Prepares every source of the configuration and reports on each."""
     from condenser_jax.data.report import report
-    from condenser_jax.errors import UserError
-    from condenser_jax.feeds.corpus import DataConfig, prepare_corpus, tokenizer_of
+    from condenser_jax.feeds.corpus import check_spans, prepare_corpus, tokenizer_of
     from condenser_jax.methods import configure
 
     config = configure(CONFIG.value.to_dict())
-    if not isinstance(config.data, DataConfig):
-        raise UserError(
-            f"{config.objective.name} does not learn from spans, so there is nothing to prepare; "
-            "start launch/train.py"
-        )
+    check_spans(config)
     corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
     for prepared, weight in corpus.sources:
         print(f"\n{report(prepared.card)}\n\nweight {weight:g}, prepared in {prepared.directory}")

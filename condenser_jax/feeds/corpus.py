@@ -21,6 +21,7 @@ from condenser_jax.data.tokenization import load_tokenizer
 from condenser_jax.data.unmaskable import TOLERATED_SHARE, unmaskable_share
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.environment import cache_directory
+from condenser_jax.errors import UserError
 from condenser_jax.hf.load import find_directory, tokenizer_path
 from condenser_jax.training.workdir import Workdir, is_workdir
 
@@ -82,6 +83,15 @@ class Corpus(NamedTuple):
                 files.encode(), digest_size=16
             ).hexdigest()
         return found
+
+
+def check_spans(config: RunConfig) -> None:
+    """Raises UserError for a method that does not learn from prepared spans."""
+    if not isinstance(config.data, DataConfig):
+        raise UserError(
+            f"{config.objective.name} does not learn from spans, so there is nothing to prepare; "
+            "start launch/train.py, which reads its data by itself"
+        )
 
 
 def tokenizer_of(config: RunConfig) -> str:

@@ -11,6 +11,7 @@ from condenser_jax.data.ranking_batches import Lists
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.passage_retrieval import draw_sample
+from condenser_jax.feeds.corpus import check_spans
 from condenser_jax.feeds.ranking import RANKING
 from condenser_jax.feeds.tokens import Tokens
 from condenser_jax.methods import configure
@@ -157,6 +158,11 @@ def test_texts_are_encoded_once_and_found_again(monkeypatch):
     assert tokens.store(texts, "", 3).directory == store.directory
     with pytest.raises(BaseException, match="encoded again"):
         tokens.store(texts, "query: ", 3)
+
+
+def test_there_is_nothing_to_prepare_for_a_retriever(config):
+    with pytest.raises(UserError, match="retriever does not learn from spans, so there is nothing"):
+        check_spans(config())
 
 
 @pytest.mark.parametrize(
