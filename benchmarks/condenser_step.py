@@ -13,19 +13,13 @@ skipped with one line.
 """
 
 import argparse
-import importlib
-import json
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter, process_time
 
 import record
 from condenser_job import HEAD_LAYERS, SIZES, Job
+from taking_turns import measure, median, work
 
 from condenser_jax.environment import tune_process
 
@@ -45,73 +39,6 @@ CONTENDERS = {  # name: (file, function, arguments)
     "pretense": ("condenser_in_torch", "make_pretense", {}),
 }
 REFERENCE = "torch"  # as shipped, eager: what ratios are against
-
-
-class Worker:
-    """A contender in a process of its own."""
-
-    def __init__(self, name: str, job: Job) -> None:
-        self.name, self.log = name, tempfile.TemporaryFile("w+")
-        command = [sys.executable, __file__, "--worker", name, json.dumps(asdict(job))]
-        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=self.log, text=True, env=environment
-        )
-        self.results: list[dict] = []
-
-    def run(self, steps: int) -> bool:
-        """One round; False if the contender has ended instead."""
-        try:
-            print(steps, file=self.process.stdin, flush=True)
-            self.results.append(json.loads(self.process.stdout.readline()))
-        except (BrokenPipeError, json.JSONDecodeError):
-            self.log.seek(0)
-            lines = [line.strip() for line in self.log if line.strip()] or ["no message"]
-            print(f"{self.name} skipped: {lines[-1][:160]}", flush=True)
-            return False
-        return True
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def work(name: str, job: Job) -> None:
-    """A worker's life: build, then as many steps as every line of stdin says."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries print is no answer
-    file, function, arguments = CONTENDERS[name]
-    contender = getattr(importlib.import_module(file), function)(job, **arguments)
-    for line in sys.stdin:
-        contender.run(1)  # after a pause memory has to be fetched back; training has no pauses
-        begin, cpu_begin = perf_counter(), process_time()
-        loss = contender.run(int(line))
-        answer = {
-            "seconds": (perf_counter() - begin) / int(line),
-            "cpu_seconds": (process_time() - cpu_begin) / int(line),
-            "loss": loss,
-            "peak_memory": contender.peak_memory(),
-            "versions": contender.versions,
-            "device": contender.device,
-        }
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-def measure(names: list[str], job: Job, rounds: int, steps: int) -> dict[str, list[dict]]:
-    """{contender: answers of the rounds}, without those of the two steps that compile."""
-    workers = []
-    for name in names:
-        worker = Worker(name, job)
-        if worker.run(2):
-            print(f"{name} is ready", flush=True)
-            worker.results.clear()
-            workers.append(worker)
-    for _ in range(rounds):
-        workers = [worker for worker in workers if worker.run(steps)]
-    for worker in workers:
-        worker.close()
-    return {worker.name: worker.results for worker in workers}
 
 
 def needed_flops(name: str, job: Job) -> float:
@@ -137,9 +64,6 @@ def needed_flops(name: str, job: Job) -> float:
 def summarise(results: dict[str, list[dict]], job: Job) -> dict[str, dict]:
     """{contender: its figures}."""
     from condenser_jax.training.metrics import model_flops_utilisation
-
-    def median(rounds: list[dict], key: str) -> float:
-        return statistics.median(answer[key] for answer in rounds)
 
     figures = {}
     for name, rounds in results.items():
@@ -209,15 +133,14 @@ def main() -> None:
     tune_process()
     arguments = parse()
     if arguments.worker:
-        name, job = arguments.worker
-        return work(name, Job(**json.loads(job)))
+        return work(CONTENDERS, Job, *arguments.worker)
     *shape, batch = SIZES[arguments.size]
     job = Job(*shape, arguments.batch or batch, arguments.length, arguments.dtype)
     found: dict = {"job": {"size": arguments.size, **asdict(job)}}
     if arguments.flops:
         found["flops_per_token"] = count_flops(job)
     else:
-        results = measure(arguments.only, job, arguments.rounds, arguments.steps)
+        results = measure(__file__, arguments.only, job, arguments.rounds, arguments.steps)
         if not results:
             sys.exit("no contender could run")
         found["versions"], found["device"] = {}, next(iter(results.values()))[-1]["device"]

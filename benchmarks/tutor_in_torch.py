@@ -1,0 +1,134 @@
+"""A joint round of Tutor-KD in PyTorch, on models of transformers: the same mathematics, every pass
+once, logits at the masked tokens only. What a careful user would write; nobody has published one
+that runs.
+"""
+
+import torch
+import transformers
+from torch import nn
+from torch.nn import functional
+from tutor_job import LEARNING_RATE, WEIGHT_DECAY, Contender, Job, make_batch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Head(nn.Module):
+    """Dense, GELU, LayerNorm, linear."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.transform, self.norm = nn.Linear(width, width), nn.LayerNorm(width, eps=1e-12)
+        self.out = nn.Linear(width, out)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.out(self.norm(functional.gelu(self.transform(states))))
+
+
+class Scores:
+    """Keeps Q K^T / sqrt(d) of every layer of a BertModel: transformers returns only softmax."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kept: list[torch.Tensor] = []
+        for layer in model.encoder.layer:
+            attention = layer.attention.self
+            attention.query.register_forward_hook(self._remember("query"))
+            attention.key.register_forward_hook(self._remember("key"))
+        self.heads, self._query = model.config.num_attention_heads, None
+
+    def _remember(self, name: str):
+        def hook(module, inputs, output):
+            parts = output.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            if name == "query":
+                self._query = parts
+            else:
+                self.kept.append(self._query @ parts.transpose(-1, -2) * parts.shape[-1] ** -0.5)
+
+        return hook
+
+
+def make(job: Job, compiled: bool = False) -> Contender:
+    """The round as a function of nothing, eager or compiled."""
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def bert(layers: int, width: int, dropout: float) -> transformers.BertConfig:
+        return transformers.BertConfig(
+            vocab_size=job.vocabulary,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=job.heads,
+            intermediate_size=4 * width,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+
+    of_teacher = bert(job.teacher_layers, job.teacher_width, 0.0)
+    teacher = transformers.BertForMaskedLM(of_teacher).to(device, DTYPES[job.dtype]).eval()
+    teacher.requires_grad_(False)
+    of_student = bert(job.student_layers, job.student_width, 0.1)
+    student = transformers.BertModel(of_student, add_pooling_layer=False).to(device).train()
+    ratio_head = Head(job.student_width, 1).to(device)
+    fit = nn.Linear(job.student_width, job.teacher_width).to(device)
+    tutor = Head(job.teacher_width, job.vocabulary).to(device)
+    players = nn.ModuleList([student, ratio_head, fit, tutor])
+    optimizer = torch.optim.AdamW(
+        players.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    theirs, ours = Scores(teacher.bert), Scores(student)
+    batch = {k: torch.tensor(v, device=device) for k, v in make_batch(job).items()}
+    mask, places, original = (
+        batch[name].long() for name in ("attention_mask", "masked_positions", "masked_ids")
+    )
+    masked, rows = batch["input_ids"].long(), torch.arange(job.batch, device=device)[:, None]
+    stride = job.teacher_layers // job.student_layers
+
+    def at(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return values.gather(-1, ids[..., None])[..., 0]
+
+    def round_of_losses() -> tuple[torch.Tensor, torch.Tensor]:
+        theirs.kept.clear()
+        ours.kept.clear()
+        with torch.no_grad():
+            states = teacher.bert(masked, mask).last_hidden_state[rows, places]
+            on_masked = teacher.cls(states).float()
+            theirs.kept.clear()
+        log_pi = functional.log_softmax(tutor(states.float()), -1)
+        replaced = torch.multinomial(log_pi.detach().exp().flatten(0, 1), 1).view_as(original)
+        text = masked.clone()
+        text[rows, places] = replaced
+        with torch.no_grad():
+            read = teacher.bert(text, mask, output_hidden_states=True)
+            on_text = teacher.cls(read.last_hidden_state[rows, places]).float()
+            ratio = (at(on_masked, replaced) - at(on_masked, original)).clamp(max=0).exp()
+        with torch.autocast(device.type, torch.bfloat16, enabled=job.dtype == "bfloat16"):
+            seen = student(text, mask, output_hidden_states=True)
+            logits = ratio_head(seen.last_hidden_state)[..., 0].float()
+            fitted = [fit(h) for h in seen.hidden_states]
+        target = torch.ones_like(logits)
+        target[rows, places] = ratio
+        logit = functional.binary_cross_entropy_with_logits(logits, target)
+        pairs = zip(fitted, read.hidden_states[::stride], strict=True)
+        hidden = sum(functional.mse_loss(a.float(), b.float()) for a, b in pairs)
+        pairs = zip(ours.kept, theirs.kept[stride - 1 :: stride], strict=True)
+        attention = sum(functional.mse_loss(a.float(), b.float()) for a, b in pairs)
+        log_p = functional.log_softmax(on_masked, -1)
+        kl = (log_p.exp() * (log_p - log_pi)).sum(-1).mean()
+        with torch.no_grad():
+            total = on_text.logsumexp(-1)
+            reward = (at(on_text, original) - total).exp() - (at(on_text, replaced) - total).exp()
+            reward += (ratio - logits[rows, places].sigmoid()).abs()
+        maximise = -(at(log_pi, replaced) * reward).mean()
+        return 25 * logit + 0.5 * hidden + 0.5 * attention + kl, maximise
+
+    function = torch.compile(round_of_losses) if compiled else round_of_losses
+
+    def run(steps: int) -> float:
+        for _ in range(steps):
+            minimise, maximise = function()
+            optimizer.zero_grad()
+            (minimise + maximise).backward()
+            optimizer.step()
+        return float(minimise)  # waits for the device
+
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return Contender(run, versions, str(device))
