@@ -1,0 +1,99 @@
+"""Agreement of student and teacher on held-out texts: its figures, and what they are made of."""
+
+import jax
+import numpy as np
+import pytest
+
+from condenser_jax.errors import UserError
+from condenser_jax.evaluation.agreement import agreement_evaluator, auc
+from condenser_jax.models.config import ComputeConfig
+from condenser_jax.objectives import kd, tutor_kd
+from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
+from condenser_jax.training.sharding import make_mesh
+from tests.distillation import ROWS, STUDENT, TEACHER, frozen_teacher, small_batch
+from tests.helpers import random_params
+
+
+def test_the_auc_is_the_share_of_pairs_in_the_right_order():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 5, 60).astype(float), rng.random(60) < 0.3
+    order = np.sign(scores[positive][:, None] - scores[~positive])  # ties are 0
+    assert auc(scores, positive) == pytest.approx(((order + 1) / 2).mean())
+    assert auc(positive.astype(float), positive) == 1.0
+    assert np.isnan(auc(scores, np.ones(60, bool)))
+
+
+def batches():
+    """Two held-out batches; the last rows of the second only fill it up."""
+    found = []
+    for number in range(2):
+        batch = small_batch()
+        shape = batch["masked_ids"].shape
+        batch["numbers"] = np.random.default_rng(number).random(shape, np.float32)
+        found.append(batch)
+    found[1]["masked_weights"][2:] = 0
+    return found
+
+
+def evaluation(objective, least=0.0, show=None, devices=1):
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    return agreement_evaluator(objective.predict, batches(), least, mesh, show)
+
+
+@pytest.fixture(scope="module")
+def tutored():
+    """(objective, params, figures, what was shown) of a random student, teacher and tutor."""
+    objective = tutor_kd.build(STUDENT, ComputeConfig(), TutorKdConfig(), TEACHER)
+    params, shown = random_params(objective), []
+    evaluate = evaluation(objective, show=shown.append)
+    return objective, params, evaluate(params, frozen_teacher()), evaluate, shown
+
+
+def test_three_sets_of_replacements_have_figures_of_their_own(tutored):
+    figures = tutored[2]
+    for kind in ("teacher", "uniform", "tutor"):
+        own = {name for name in figures if name.startswith(f"heldout_{kind}/")}
+        names = ("auc", "cosine", "ratio_error", "ratio_error_of_one", "reward", "copies")
+        assert {f"heldout_{kind}/{name}" for name in names} <= own
+    assert {"heldout/loss", "heldout/logit_loss", "heldout/teacher_accuracy"} <= set(figures)
+    margin = figures["heldout_tutor/reward"] - figures["heldout_teacher/reward"]
+    assert figures["heldout/reward_margin"] == pytest.approx(margin)
+    assert figures["heldout_teacher/ratio"] == pytest.approx(
+        1 - figures["heldout_teacher/ratio_error_of_one"], abs=1e-6
+    )
+
+
+def test_replacements_of_the_teacher_do_not_move_with_the_tutor(tutored):
+    _, params, figures, evaluate, _ = tutored
+    other = params | {"tutor": {**params["tutor"], "bias": np.arange(128.0, dtype=np.float32)}}
+    found = evaluate(other, frozen_teacher())
+    for name, value in figures.items():
+        if "tutor" not in name and "margin" not in name:
+            assert found[name] == pytest.approx(value), name
+    assert found["heldout_tutor/copies"] != figures["heldout_tutor/copies"] or (
+        found["heldout_tutor/reward"] != figures["heldout_tutor/reward"]
+    )
+
+
+def test_the_first_batch_is_shown_with_its_replacements_and_ratios(tutored):
+    arrays = tutored[4][0]
+    shape = arrays["masked_ids"].shape
+    assert shape[0] == ROWS
+    for name in ("replaced_ids", "teacher_ratio", "student_ratio"):
+        assert arrays[name].shape == shape
+    assert ((0 <= arrays["student_ratio"]) & (arrays["student_ratio"] <= 1)).all()
+
+
+def test_a_teacher_that_knows_too_little_is_refused():
+    objective = kd.build(STUDENT, ComputeConfig(), kd.KdConfig(), TEACHER)
+    evaluate = evaluation(objective, least=0.9)
+    with pytest.raises(
+        UserError, match=r"MLM head names \d+\.\d% .*, under the 90% of .*least_accuracy=0 to take"
+    ):
+        evaluate(random_params(objective), frozen_teacher())
+
+
+def test_a_student_without_fit_of_another_width_has_no_cosine():
+    objective = kd.build(STUDENT, ComputeConfig(), kd.KdConfig(), TEACHER)
+    figures = evaluation(objective)(random_params(objective), frozen_teacher())
+    assert "heldout/loss" in figures and "heldout_teacher/cosine" not in figures

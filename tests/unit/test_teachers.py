@@ -1,0 +1,256 @@
+"""A run with a teacher: where it comes from, that it is frozen, what its student starts from."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from condenser_jax.build import build
+from condenser_jax.errors import Preempted, UserError
+from condenser_jax.finished import read_run
+from condenser_jax.hf.card import EncoderCard
+from condenser_jax.hf.export import export
+from condenser_jax.hf.load import load_checkpoint
+from condenser_jax.hf.model_card import Facts
+from condenser_jax.methods import configure
+from condenser_jax.run import _write_companions
+from condenser_jax.teachers import find_teacher, hash_of
+from condenser_jax.training.checkpoints import Checkpoints
+from condenser_jax.training.loop import Run
+from condenser_jax.training.workdir import open_workdir
+from tests.helpers import QUICK
+from tests.unit.test_loop import assert_same_state, go
+
+WORDS = (
+    "a tutor writes what its student reads and the teacher says how well it is understood".split()
+)
+CARD = EncoderCard(query_max_length=14, passage_max_length=14)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """(method, overrides of sections) -> a small run on 200 documents."""
+    rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("taught")
+    lines = (" ".join(rng.choice(WORDS, 12)) + f" {i}." for i in range(200))
+    (root / "documents.txt").write_text("\n".join(lines))
+
+    def make(method, **sections):
+        values = {
+            "data": {
+                "source": f"text:{root}/documents.txt",
+                "directory": str(root / "prepared"),
+                "recipe": "paragraphs",
+                "vocab_size": 110,
+                "max_length": 14,
+                "heldout_share": 0.2,
+                "workers": 1,
+            },
+            "model": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32},
+            "objective": {"name": method},
+            "training": {"steps": 4, "batch_size": 8},
+            "evaluation": {"spans": 16, "batch_size": 8},
+        }
+        for name, changes in sections.items():
+            values.setdefault(name, {}).update(changes)
+        return configure(values)
+
+    return make
+
+
+def saved(config, path):
+    """The work directory of a run, with the weights that it starts from."""
+    built = build(config)
+    workdir = open_workdir(path, dataclasses.asdict(config), built.hashes)
+    _write_companions(workdir, built)
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        checkpoints.save(2, built.run.initial_state(), {"step": 2})
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(config, tmp_path_factory):
+    """The work directory of a teacher: 2 layers x 16, random weights."""
+    return saved(config("mlm"), tmp_path_factory.mktemp("runs") / "teacher")
+
+
+@pytest.fixture(scope="module")
+def student(config, teacher):
+    """(overrides) -> a run of Tutor-KD with a factorised student of one layer x 12."""
+
+    def make(method="tutor_kd", **sections):
+        sizes = {"hidden_size": 12, "num_layers": 1, "intermediate_size": 20, "embedding_size": 8}
+        objective = {"teacher": str(teacher), "least_accuracy": 0.0}
+        changes = {"model": sizes, "objective": objective}
+        for name, values in sections.items():
+            changes[name] = changes.get(name, {}) | values
+        return config(method, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def built(student):
+    return build(student())
+
+
+def test_the_teacher_is_frozen_and_no_part_of_what_is_saved(built, teacher):
+    read = read_run(teacher)
+    assert_same_state(built.run.frozen["teacher"], read.params)
+    assert set(built.run.abstract_state().params) == {"backbone", "fit", "ratio_head", "tutor"}
+    assert built.teacher["where"] == str(teacher)
+
+
+def test_the_teacher_has_the_compute_dtype_but_for_its_vectors(student):
+    frozen = build(student(compute={"dtype": "bfloat16"})).run.frozen["teacher"]
+    assert {str(x.dtype) for x in jax.tree.leaves(frozen) if x.ndim > 1} == {"bfloat16"}
+    assert {str(x.dtype) for x in jax.tree.leaves(frozen) if x.ndim == 1} == {"float32"}
+
+
+def test_another_teacher_is_another_hash(built, teacher):
+    found = find_teacher(str(teacher))
+    assert built.hashes["teacher"] == found.hash == hash_of(found.weights)
+    head = found.weights["mlm_head"]
+    other = {**found.weights, "mlm_head": {**head, "bias": head["bias"] + np.float32(1e-3)}}
+    assert hash_of(other) != found.hash
+
+
+def test_the_student_has_the_teachers_tokenizer_and_vocabulary(built, teacher):
+    assert built.backbone.vocab_size == read_run(teacher).backbone.vocab_size
+    assert (built.backbone.model_type, built.backbone.embedding_size) == ("electra", 8)
+
+
+def test_a_run_resumed_in_mid_cycle_ends_bit_identical(built, tmp_path, monkeypatch):
+    compiled = {}
+
+    def compile_step(run, active):
+        if active not in compiled:
+            compiled[active] = run.lower_step(active).compile(QUICK)
+        return compiled[active]
+
+    monkeypatch.setattr(Run, "compile_step", compile_step)
+    quick = dataclasses.replace(built.run, evaluate=lambda params, frozen: {"heldout/loss": 1.0})
+    straight = go(quick, tmp_path / "straight")
+    with pytest.raises(Preempted):
+        go(quick, tmp_path / "resumed", stop_after=3)  # after maximise, before minimise
+    assert_same_state(straight.state, go(quick, tmp_path / "resumed").state)
+    assert int(straight.state.updates["tutor"]) == 4 and int(straight.state.updates["fit"]) == 2
+
+
+@pytest.fixture(scope="module")
+def exported(student, tmp_path_factory):
+    """The Hugging Face directory of a student."""
+    folder = tmp_path_factory.mktemp("students")
+    run = read_run(saved(student(), folder / "run"))
+    tokenizer = run.workdir.tokenizer
+    output = folder / "exported"
+    return run, export(run.params, run.backbone, tokenizer, output, run.card, Facts("tutor_kd"))
+
+
+def test_a_student_is_exported_as_an_encoder_with_its_ratio_head_beside(exported):
+    run, directory = exported
+    loaded = load_checkpoint(directory)
+    assert loaded.config == run.backbone
+    assert loaded.params.keys() == {"backbone", "ratio_head"}
+    assert_same_encoder(loaded.params["backbone"], run.params["backbone"])
+    assert_same_state(loaded.params["ratio_head"], run.params["ratio_head"])
+
+
+def assert_same_encoder(a, b):
+    """But for words that pad the vocabulary, which no export holds."""
+    assert_same_state(a["layers"], b["layers"])
+    assert_same_state(a["embeddings"]["projection"], b["embeddings"]["projection"])
+
+
+@pytest.mark.parametrize("method", ["condenser", "mlm"])
+def test_a_student_goes_on_to_pre_training_with_a_fresh_mlm_head(config, exported, method):
+    run, directory = exported
+    heads = {"objective": {"early_layer": 0}} if method == "condenser" else {}
+    warm = build(config(method, model={"init": str(directory)}, **heads))
+    params = warm.run.initial_state().params
+    assert_same_encoder(params["backbone"], run.params["backbone"])
+    assert params["mlm_head"]["transform"]["kernel"].shape == (12, 8)
+    assert "weights: mlm_head random" in warm.notes
+
+
+def test_a_student_may_start_from_layers_of_its_teacher(student, teacher):
+    config = student("distilbert", objective={"student_layers": (2,)})
+    warm = build(config)
+    ours, theirs = warm.run.initial_state().params, read_run(teacher).params
+    assert warm.backbone.num_layers == 1 and warm.backbone.hidden_size == 16
+    layers = (x["backbone"]["layers"] for x in (ours, theirs))
+    assert_same_state(next(layers)["layer_0"], next(layers)["layer_1"])
+    assert_same_state(ours["mlm_head"], theirs["mlm_head"])
+    assert f"weights: backbone: layers 2 of the teacher {teacher}" in warm.notes
+
+
+def test_a_tutor_may_start_from_the_teachers_head(student, teacher):
+    warm = build(student(objective={"tutor_init": "teacher"}))
+    tutor, theirs = warm.run.initial_state().params["tutor"], read_run(teacher).params
+    word = theirs["backbone"]["embeddings"]["word"]["embedding"]
+    np.testing.assert_array_equal(tutor["decoder"]["embedding"], word)
+    np.testing.assert_array_equal(tutor["bias"], theirs["mlm_head"]["bias"])
+
+
+def test_an_mlm_head_is_trained_on_a_backbone_that_stays(config, exported):
+    objective = {"frozen_backbone": True}
+    warm = build(config("mlm", model={"init": str(exported[1])}, objective=objective))
+    assert set(warm.run.optimizers) == {"mlm_head"}
+    ours = warm.run.initial_state().params["backbone"]
+    assert_same_encoder(ours, exported[0].params["backbone"])
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"objective": {"teacher": ""}}, r"objective.teacher is empty: .*configs/mlm.py:teacher"),
+        (
+            {"objective": {"teacher": "runs/nobody"}},
+            r"the teacher runs/nobody is not there; train .*=configs/mlm.py:teacher$",
+        ),
+        (
+            {"objective": {"teacher": "runs/nobody-smoke"}},
+            r"nobody-smoke is not there; .*configs/mlm.py:smoke$",
+        ),
+        ({"objective": {"student_layers": (3,)}}, r"student_layers is \(3,\); expected layers 1 t"),
+        (
+            {"objective": {"student_layers": (1,)}, "model": {"init": "somewhere"}},
+            r"student_layers is \(1,\) and model.init 'somewhere': a student starts from one",
+        ),
+        ({"compute": {"chunk_size": 4}}, r"chunk_size is 4, but distillation does not contrast"),
+        ({"evaluation": {"examples": -1}}, r"evaluation.examples is -1; expected at least 0"),
+        ({"data": {"mask_rate": 1.5}}, r"data.mask_rate is 1.5; expected a share"),
+        (
+            {"model": {"model_type": "roberta"}},
+            r"embedding_size is 8 with model.model_type 'roberta'; expected at least 1, and 'bert'",
+        ),
+        ({"model": {"num_heads": 3}}, r"num_heads is 3, the teacher has 2"),
+        (
+            {"training": {"accumulate": 2}, "objective": {"reward_baseline": "batch_mean"}},
+            r"accumulate is 2, but this objective reads its batch as a whole",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(student, sections, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        build(student(**sections), jax.devices()[:1])
+
+
+def test_a_teacher_without_mlm_head_is_sent_to_get_one(student, exported):
+    with pytest.raises(
+        UserError, match=r"has no MLM head, by which it teaches; .*objective.frozen_backbone=True"
+    ):
+        build(student(objective={"teacher": str(exported[1])}))
+
+
+def test_another_tokenizer_than_the_teachers_is_refused(student, tmp_path):
+    from condenser_jax.data.tokenization import train_wordpiece
+
+    tmp_path.joinpath("tokenizer").mkdir()
+    train_wordpiece(["other words than those"] * 9, 64, tmp_path / "tokenizer", 14)
+    with pytest.raises(
+        UserError, match=r"is not the tokenizer of the teacher .*its ids mean other"
+    ):
+        build(student(data={"tokenizer": str(tmp_path / "tokenizer")}))
