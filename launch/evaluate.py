@@ -8,6 +8,7 @@ PREFIX.json, and what else the task has to show. The tasks, and the flags that e
   open_qa        --data --split --pooling --baseline --bm25 --english --vectors --trec
   sts            --data --split --pooling --baseline
   sections       --data --split --pooling --baseline
+  packages       --data --split --pooling
   cls_attention  --data --limit --max_length
 """
 
@@ -28,9 +29,9 @@ READ = {
         "data",
         "",
         "retrieval, open_qa: a collection, e.g. beir:my/scifact (docs/collections.md); sts, "
-        "sections: a folder with SPLIT.tsv, .csv or .jsonl, such a file, or docstrings:; "
-        "cls_attention: a source, e.g. text:my.txt (default: what a run held out, docstrings: for "
-        "other models)",
+        "sections: a folder with SPLIT.tsv, .csv or .jsonl, such a file, or docstrings:; packages: "
+        "docstrings:, or docstrings:jax,numpy; cls_attention: a source, e.g. text:my.txt (default: "
+        "what a run held out, docstrings: for other models)",
     ),
     "split": flags.DEFINE_string("split", "test", "which part of the data"),
     "pooling": flags.DEFINE_string("pooling", None, "cls or mean, of models that do not say it"),

@@ -60,6 +60,38 @@ FAMILIES = (
         {"": "heldout/effective_rank"},
     ),
     Family(
+        "Distillation loss",
+        "of the student, on held-out text",
+        {"": "heldout/loss"},
+    ),
+    Family(
+        "Agreement on ratios",
+        "AUC by whose words were put in",
+        {
+            "teacher's": "heldout_teacher/auc",
+            "uniform": "heldout_uniform/auc",
+            "tutor's": "heldout_tutor/auc",
+        },
+    ),
+    Family(
+        "Cosine of hidden states",
+        "student and teacher; the same texts",
+        {
+            "teacher's": "heldout_teacher/cosine",
+            "uniform": "heldout_uniform/cosine",
+            "tutor's": "heldout_tutor/cosine",
+        },
+    ),
+    Family(
+        "Reward of what was put in",
+        "the tutor's is to be above the teacher's",
+        {
+            "teacher's": "heldout_teacher/reward",
+            "uniform": "heldout_uniform/reward",
+            "tutor's": "heldout_tutor/reward",
+        },
+    ),
+    Family(
         "Passage retrieval",
         "among a sample of the collection",
         {

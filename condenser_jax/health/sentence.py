@@ -16,6 +16,7 @@ NAMES = {
     "heldout/head_loss": "head MLM loss",
     "heldout/late_loss": "late MLM loss",
     "heldout/span_retrieval_mrr": "span retrieval (MRR)",
+    "heldout/loss": "the held-out loss",
 }
 
 

@@ -9,6 +9,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.tasks.cls_attention import report_cls_attention
 from condenser_jax.tasks.contract import Report, Task
 from condenser_jax.tasks.open_qa import report_open_qa
+from condenser_jax.tasks.packages import report_packages
 from condenser_jax.tasks.retrieval import report_retrieval
 from condenser_jax.tasks.sections import report_sections
 from condenser_jax.tasks.sts import report_sts
@@ -22,6 +23,7 @@ TASKS: dict[str, Task] = {
     "open_qa": Task(report_open_qa, SEARCH),
     "sts": Task(report_sts, SENTENCES),
     "sections": Task(report_sections, SENTENCES),
+    "packages": Task(report_packages, ("data", "split", "pooling")),
     "cls_attention": Task(report_cls_attention, ("data", "limit", "max_length")),
 }
 
