@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -94,24 +95,38 @@ class DistillationMaterial(SpanMaterial):
             log.info("%s", line)
 
 
-def examples(arrays: Mapping[str, np.ndarray], tokenizer, rows: int) -> Iterator[str]:
-    """What was put in the place of masked tokens, in words: original > replacement, and in
+def examples(arrays: Mapping[str, np.ndarray], tokenizer: Any, rows: int) -> Iterator[str]:
+    """What was put in the place of masked tokens, in words: (original > replacement), and in
     brackets the ratios of teacher and student.
 
     Args:
       arrays: a batch with "replaced_ids" and, if the student knows them, both ratios.
     """
     for row in range(min(rows, len(arrays["input_ids"]))):
-        tokens = tokenizer.convert_ids_to_tokens(arrays["input_ids"][row].tolist())
-        tokens = tokens[: int(arrays["attention_mask"][row].sum())]
-        for slot in np.flatnonzero(arrays["masked_weights"][row]):
-            ids = [int(arrays[name][row, slot]) for name in ("masked_ids", "replaced_ids")]
-            text = " > ".join(tokenizer.convert_ids_to_tokens(ids))
-            if "teacher_ratio" in arrays:
-                theirs, ours = (arrays[f"{who}_ratio"][row, slot] for who in ("teacher", "student"))
-                text += f" [{theirs:.2f} {ours:.2f}]"
-            tokens[arrays["masked_positions"][row, slot]] = f"({text})"
-        yield f"example: {tokenizer.convert_tokens_to_string(tokens[1:-1])}"
+        one = {name: values[row] for name, values in arrays.items()}
+        length = int(one["attention_mask"].sum()) - 1  # without [SEP]
+        used = np.flatnonzero(one["masked_weights"])
+        words, after = [], 1
+        for slot in used:
+            place = int(one["masked_positions"][slot])
+            words += [_words(tokenizer, one["input_ids"][after:place]), _swap(tokenizer, one, slot)]
+            after = place + 1
+        words.append(_words(tokenizer, one["input_ids"][after:length]))
+        yield f"example: {' '.join(filter(None, words))}"
+
+
+def _swap(tokenizer: Any, one: Mapping[str, np.ndarray], slot: np.integer) -> str:
+    names = "masked_ids", "replaced_ids"
+    pieces = tokenizer.convert_ids_to_tokens([int(one[name][slot]) for name in names])
+    text = " > ".join(pieces)
+    if "teacher_ratio" not in one:
+        return f"({text})"
+    return f"({text} [{one['teacher_ratio'][slot]:.2f} {one['student_ratio'][slot]:.2f}])"
+
+
+def _words(tokenizer: Any, ids: np.ndarray) -> str:
+    tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+    return tokenizer.convert_tokens_to_string(tokens).strip()
 
 
 @dataclasses.dataclass(frozen=True)

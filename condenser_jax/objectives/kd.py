@@ -85,7 +85,7 @@ def build(
         logits = pair.student.logits(params, at_slots[0])
         wanted = pair.teacher_logits(frozen, at_slots[1])
         divergence = kl_divergence(wanted, logits, options.temperature)
-        metrics = {"kl": mean(divergence, weights)}
+        metrics = {"kd_loss": mean(divergence, weights)}
         value = options.kd_weight * (divergence * weights).sum() / counts["masked"]
         if options.mlm_weight:
             nll, correct = token_nll(logits, batch["masked_ids"])

@@ -71,4 +71,4 @@ def test_a_baseline_trains_by_its_configuration(teacher, cache, tmp_path):
     flags = [f"--config.objective.teacher={teacher}", f"--workdir={tmp_path / 'kd'}"]
     done = launch("train", "--config=configs/distill.py:smoke", *flags, cache=cache)
     assert done.returncode == 0, done.stderr
-    assert "heldout/kl" in done.stdout
+    assert "heldout/kd_loss" in done.stdout

@@ -8,6 +8,7 @@ import pytest
 
 from condenser_jax.build import build
 from condenser_jax.errors import Preempted, UserError
+from condenser_jax.feeds.distillation import examples
 from condenser_jax.finished import read_run
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.export import export
@@ -254,3 +255,25 @@ def test_another_tokenizer_than_the_teachers_is_refused(student, tmp_path):
         UserError, match=r"is not the tokenizer of the teacher .*its ids mean other"
     ):
         build(student(data={"tokenizer": str(tmp_path / "tokenizer")}))
+
+
+def test_examples_show_in_words_what_was_put_in_and_how_it_was_judged(built):
+    vocabulary, tokenizer = built.material.vocabulary, built.material.tokenizer
+    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("what its student reads"))
+    row = [vocabulary.cls_id, *ids, vocabulary.sep_id, vocabulary.pad_id]
+    place = row.index(ids[-1])
+    arrays = {
+        "input_ids": np.array([row]),
+        "attention_mask": np.array([[1] * (len(row) - 1) + [0]]),
+        "masked_positions": np.array([[place, 0]]),
+        "masked_ids": np.array([[ids[-1], 0]]),
+        "masked_weights": np.array([[1.0, 0.0]]),
+        "replaced_ids": np.array([[ids[0], 7]]),
+    }
+    old, new = tokenizer.convert_ids_to_tokens([ids[-1], ids[0]])
+    (line,) = examples(arrays, tokenizer, 3)
+    start = tokenizer.convert_tokens_to_string(tokenizer.convert_ids_to_tokens(ids[:-1]))
+    assert line == f"example: {start} ({old} > {new})"
+    ratios = {f"{who}_ratio": np.array([[x, 0]]) for who, x in (("teacher", 0.25), ("student", 1))}
+    (line,) = examples(arrays | ratios, tokenizer, 3)
+    assert line.endswith(f"({old} > {new} [0.25 1.00])")
