@@ -50,8 +50,11 @@ def export_run(
     Raises UserError for what `export` and `read_run` refuse, and for `with_onnx` without its
     packages; RunFailed if the vectors differ by TOLERANCE or more, and then nothing is written.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     if with_onnx:
         check_packages()
+    disable_progress_bar()  # of the weights that are loaded for the check
     run = read_run(path, step)
     source = source_of_run(str(path), run)
     ours = Encoder(source, card_of(source))

@@ -1,6 +1,7 @@
 """A run read back from its work directory: its encoder, its figures, what an export says of it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,9 +97,9 @@ def model_facts(run: Finished, licence: str) -> Facts:
     history = run.record.get("history", {})
     return Facts(
         objective=run.config.objective.name,
-        initial_weights=run.config.model.init or "random",
+        initial_weights=without_folders(run.config.model.init) or "random",
         licence=licence,
-        data={card["spec"]: _summary(card) for card in run.facts["data"]},
+        data={without_folders(card["spec"]): _summary(card) for card in run.facts["data"]},
         training={
             "steps": f"{run.step:,} of {training.steps:,}",
             "batch": f"{training.batch_size} rows, {tokens:,} tokens",
@@ -112,6 +113,13 @@ def model_facts(run: Finished, licence: str) -> Facts:
         },
         versions=run.facts["versions"],
     )
+
+
+def without_folders(text: str) -> str:
+    """A source or a path, of absolute paths only the last two names: a model card may be published,
+    and where things lie on this machine is nobody's business.
+    """
+    return re.sub(r"(?<![\w.*~-])/(?:[^\s/]+/)*([^\s/]+/[^\s/]+)/?", r"\1", text)
 
 
 def _summary(card: dict[str, Any]) -> str:

@@ -40,11 +40,12 @@ def model_card(
     has_query_encoder: bool = False,
 ) -> str:
     """Returns the Markdown text of the model card."""
+    trained = "fine-tuned" if card.is_fine_tuned else "pre-trained"
     sections = [
         _front_matter(card, facts),
         f"# {name}",
         f"A {config.model_type} encoder ({config.num_layers} layers x {config.hidden_size}, "
-        f"vocabulary {config.vocab_size}) pre-trained with the objective `{facts.objective}` by "
+        f"vocabulary {config.vocab_size}) {trained} with the objective `{facts.objective}` by "
         f"condenser_jax. Initial weights: {facts.initial_weights}.",
         "## Use",
         _use(card, config),

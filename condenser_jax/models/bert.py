@@ -158,7 +158,10 @@ class SelfAttention(nn.Module):
         bias = jnp.where(attention_mask[:, None, None, :] > 0, 0.0, NEGATIVE).astype(wide)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(parts["values"].dtype)
         weights = drop_attention(weights, self.config.attention_dropout, dropout, site, queries)
-        context = jnp.einsum("bhrl,blhk->brhk", weights, parts["values"])
+        # The values of a head are laid together first: on CPU a product that strides over the heads
+        # takes twice as long at 12 heads of 32, forward.
+        values = parts["values"].transpose(0, 2, 1, 3)  # B H L K
+        context = jnp.einsum("bhrl,bhlk->bhrk", weights, values).transpose(0, 2, 1, 3)
         return context.reshape(*context.shape[:2], self.config.hidden_size), scores
 
 

@@ -17,13 +17,17 @@ from condenser_jax.hf.onnx_file import ONNX_FILE, run_onnx, write_onnx
 from tests.encoders import export_tiny
 
 pytest.importorskip("torch", reason="compares with torch, which is not installed")
-KINDS = {"bert": {"pooling": "cls", "query_prefix": "one "}, "roberta": {"pooling": "mean"}}
+KINDS = {
+    "bert": {"pooling": "cls", "query_prefix": "one "},
+    "roberta": {"pooling": "mean", "normalize": True},
+    "electra": {"pooling": "mean"},
+}
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def encoder(request, tmp_path_factory):
-    card = KINDS[request.param] | {"normalize": request.param == "roberta"}
-    return Encoder.load(export_tiny(tmp_path_factory.mktemp("e"), request.param, **card))
+    folder = tmp_path_factory.mktemp(request.param)
+    return Encoder.load(export_tiny(folder, request.param, **KINDS[request.param]))
 
 
 def test_sentence_transformers_finds_the_vectors_of_an_export(encoder):

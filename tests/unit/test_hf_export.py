@@ -243,3 +243,9 @@ def test_the_model_card_shows_how_a_graph_is_run():
     text = model_card("model", CONFIG, card, FACTS, has_mlm_head=False, has_onnx=True)
     assert "tokenizer.encode('passage: ' + \"a text\")" in text and "encoder.onnx" in text
     assert "encoder.onnx" not in model_card("model", CONFIG, card, FACTS, has_mlm_head=False)
+
+
+def test_the_model_card_says_whether_labels_were_learned_from():
+    assert ") pre-trained with the objective" in model_card("m", CONFIG, CARD, FACTS, False)
+    card = dataclasses.replace(CARD, is_fine_tuned=True)
+    assert ") fine-tuned with the objective" in model_card("m", CONFIG, card, FACTS, False)
