@@ -86,7 +86,7 @@ class GlueMaterial:
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
         """Of the texts and labels of every split."""
-        return {name: _hash(part) for name, part in {"train": self.train, **self.dev}.items()}
+        return hashes_of(self.train, self.dev)
 
     @property
     def cards(self) -> list[dict[str, Any]]:
@@ -167,13 +167,7 @@ class GlueFeed:
     def open(self, config: RunConfig) -> GlueMaterial:
         """Reads the splits that are trained and measured on, and encodes them."""
         data, task = config.data, find_task(config.objective.task)
-
-        def read(split: str) -> Examples:
-            return read_split(data.source, task, split, data.bad_share)
-
-        train = _limited(read(data.train_split or "train"), data.train_limit)
-        splits = (data.dev_split,) if data.dev_split else task.dev
-        dev = {split: read(split) for split in splits}
+        train, dev = read_splits(config)
         where = tokenizer_of(config)
         texts = [text for side in train.texts for text in side]
         tokens = (
@@ -204,6 +198,23 @@ class GlueFeed:
         """The score, which is the mean of the task's figures."""
         figure = "heldout/score"
         yield f"score on the dev set: {before[figure]:.3f} before, {after[figure]:.3f} after"
+
+
+def read_splits(config: RunConfig) -> tuple[Examples, dict[str, Examples]]:
+    """What a run trains on, and what it is measured on, by split."""
+    data, task = config.data, find_task(config.objective.task)
+
+    def read(split: str) -> Examples:
+        return read_split(data.source, task, split, data.bad_share)
+
+    train = _limited(read(data.train_split or "train"), data.train_limit)
+    splits = (data.dev_split,) if data.dev_split else task.dev
+    return train, {split: read(split) for split in splits}
+
+
+def hashes_of(train: Examples, dev: dict[str, Examples]) -> dict[str, str]:
+    """{"train" or split: hash of its texts and labels}."""
+    return {name: _hash(part) for name, part in {"train": train, **dev}.items()}
 
 
 def _limited(examples: Examples, limit: int) -> Examples:
