@@ -13,7 +13,9 @@ ORDER = (
     ("types", "errors", "environment", "whole_files"),
     ("axes", "cluster", "supervisor"),
     ("models", "losses", "data", "plotting", "search"),
-    ("hf", "objectives", "retrieval"),
+    ("retrieval",),
+    ("glue",),
+    ("hf", "objectives"),
     ("health", "vectors"),
     ("training",),
     ("config", "evaluation"),
@@ -24,11 +26,11 @@ ORDER = (
     ("teachers",),
     ("build", "encoder"),
     ("run", "command", "dense", "exporting"),
-    ("tasks", "mine"),
+    ("tasks", "mine", "glue_suite"),
     ("pipeline",),
 )
 RANKS = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
-WITHOUT_JAX = ("data", "retrieval")
+WITHOUT_JAX = ("data", "retrieval", "glue")
 ARCHITECTURE = "condenser_jax.models.config"  # a record of sizes: no model code
 LATE = (
     "bm25s",
