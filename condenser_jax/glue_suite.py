@@ -28,10 +28,12 @@ from condenser_jax.training.workdir import Workdir, check_config, write_json
 log = logging.getLogger("condenser_jax")
 METHOD, ALL = "classifier", "all"
 CELL, RESULTS, SUBMISSION = "cell.json", "results.json", "submission"
-# Sections and keys of a run that are the system, or change no figure.
-NOT_OF_THE_PROTOCOL = ("seed", "model", "compute", "mesh", "evaluation", "objective.name")
-NOT_OF_THE_PROTOCOL += ("objective.task", "optimizer.learning_rate", "data.source")
-NOT_OF_THE_PROTOCOL += ("data.tokenizer", "data.vocab_size", "data.bad_share")
+# Sections and keys of a run that are the system, or the cell, or change no figure.
+NOT_OF_THE_PROTOCOL = {
+    *("seed", "model", "compute", "mesh", "evaluation", "objective.name", "objective.task"),
+    *("optimizer.learning_rate", "data.source", "data.tokenizer", "data.vocab_size"),
+    "data.bad_share",
+}
 OF_TRAINING = ("batch_size",)
 
 
@@ -50,7 +52,9 @@ class Grid:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
         if not self.learning_rates:
-            raise UserError("learning_rates is empty; expected one rate, or several to choose from.")
+            raise UserError(
+                "learning_rates is empty; expected one rate, or several to choose from."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,8 +139,9 @@ def cell_config(suite: Suite, task: str, rate: float, seed: int, rows: int) -> R
     steps = suite.grid.epochs * epoch
     run = dataclasses.replace(suite.run, seed=seed)
     training = {"steps": steps, "eval_every": epoch, "save_every": epoch, "keep": 1}
-    changes = {"objective": {"task": task}, "optimizer": {"learning_rate": rate}}
-    return _with(run, **changes, training=training)
+    return _with(
+        run, objective={"task": task}, optimizer={"learning_rate": rate}, training=training
+    )
 
 
 def finish_cell(
@@ -150,7 +155,7 @@ def finish_cell(
     workdir = Workdir(place)
     said = f"{name}, learning rate {rate:g}, seed {seed}"
     if (place / CELL).is_file():
-        check_config(workdir, dataclasses.asdict(config))
+        check_config(workdir, json.loads(json.dumps(dataclasses.asdict(config))))
         found = json.loads((place / CELL).read_text(encoding="utf-8"))
         if found["data"] != splits.hashes:
             raise UserError(
@@ -210,7 +215,7 @@ def protocol_of(suite: Suite) -> dict[str, Any]:
         for section, content in values.items()
         if isinstance(content, dict) and section != "training"
         for key, value in content.items()
-        if not {section, f"{section}.{key}"} & set(NOT_OF_THE_PROTOCOL)
+        if not {section, f"{section}.{key}"} & NOT_OF_THE_PROTOCOL
     }
     flat |= {f"training.{key}": values["training"][key] for key in OF_TRAINING}
     grid = suite.grid

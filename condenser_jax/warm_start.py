@@ -25,9 +25,7 @@ from condenser_jax.training.workdir import Workdir, is_workdir
 log = logging.getLogger("condenser_jax")
 
 
-def initial_checkpoint(
-    where: str, groups: tuple[str, ...] = names.GROUPS
-) -> Checkpoint | None:
+def initial_checkpoint(where: str, groups: tuple[str, ...] = names.GROUPS) -> Checkpoint | None:
     """The last checkpoint of a work directory, or a Hugging Face directory or hub id; "": None.
 
     Of a Hugging Face directory `groups` are looked for.

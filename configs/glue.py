@@ -22,7 +22,7 @@ The same in seconds.
 
 A task as published: batch 32, 3 epochs, AdamW 5e-5 with 10 % warm-up and linear decay, no weight
 decay, no clipping. Expect for BERT-base, as published: Matthews about .59 on CoLA, accuracy .92 on
-SST-2 and .65 on RTE. Not yet measured here. All of them with seeds and a table: configs/glue_suite.py.
+SST-2 and .65 on RTE. Not yet measured here. configs/glue_suite.py is for all of them.
 """
 
 from ml_collections import ConfigDict

@@ -16,7 +16,9 @@ from condenser_jax import command  # noqa: E402
 
 CONFIG = command.config_flag("configs/glue_suite.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "where the runs live; default: runs/glue_suite")
-NAME = flags.DEFINE_string("name", "", "the system's name in the table; default: that of its folder")
+NAME = flags.DEFINE_string(
+    "name", "", "the system's name in the table; default: that of its folder"
+)
 BESIDE = flags.DEFINE_multi_string(
     "beside", [], "another work directory, shown beside if its protocol is the same; repeat"
 )
@@ -32,7 +34,8 @@ def main() -> None:
     beside = [read_results(place) for place in BESIDE.value]
     root = Path(WORKDIR.value or command.default_workdir())
     name = NAME.value or Path(suite.run.model.init).name or "random start"
-    print(f"\n{write_results(root, run_suite(suite, root, name), beside)}\n\nwritten: {root}/results.*")
+    table = write_results(root, run_suite(suite, root, name), beside)
+    print(f"\n{table}\n\nwritten: {root}/results.json, results.txt, results.md")
 
 
 if __name__ == "__main__":

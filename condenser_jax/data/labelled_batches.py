@@ -71,5 +71,5 @@ class LabelledBatches:
 def all_rows(texts: EncodedTexts, batch_size: int, length: int, pad_id: int) -> list[NumpyBatch]:
     """All texts in their order; the last batch is filled up with the first text."""
     numbers = np.arange(-(-len(texts) // batch_size) * batch_size)
-    numbers = np.where(numbers < len(texts), numbers, 0).reshape(-1, batch_size)
-    return [texts.rows(part, length, pad_id) for part in numbers]
+    parts = np.where(numbers < len(texts), numbers, 0).reshape(-1, batch_size)
+    return [texts.rows(part, length, pad_id) for part in parts]

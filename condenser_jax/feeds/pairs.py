@@ -52,9 +52,7 @@ def encode_pairs(
     )
 
 
-def _write(
-    tokens: Tokens, texts: tuple[list[str], ...], max_length: int, directory: Path
-) -> None:
+def _write(tokens: Tokens, texts: tuple[list[str], ...], max_length: int, directory: Path) -> None:
     import tokenizers
 
     backend = tokenizers.Tokenizer.from_str(tokens.tokenizer.backend_tokenizer.to_str())

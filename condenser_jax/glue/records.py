@@ -76,7 +76,9 @@ def read_split(
     Raises UserError for a source or split that is missing, empty, or broken in too many records.
     """
     bad = BadRecords(bad_share)
-    rows = [placed.record for placed in _read(source, task, name or task.name, split, has_labels)(bad)]
+    rows = [
+        placed.record for placed in _read(source, task, name or task.name, split, has_labels)(bad)
+    ]
     tell_broken(f"{task.name} {split}", bad)
     if not rows:
         raise UserError(f"{source} has no record of {task.name} in {split}; name another source")
@@ -164,7 +166,9 @@ def _label(record: dict[str, Any], task: Task) -> float:
         low, high = task.scores
         score = number(value, LABEL)
         if not low <= score <= high:
-            raise Broken(f"has label {score:g}, which is out of range; expected {low:g} to {high:g}")
+            raise Broken(
+                f"has label {score:g}, which is out of range; expected {low:g} to {high:g}"
+            )
         return score
     if isinstance(value, str) and value in task.labels:
         return task.labels.index(value)

@@ -1,8 +1,8 @@
 """Heads of classifiers: each is the head of the Hugging Face class that the export becomes.
 
-    BERT      pooler (dense, tanh), dropout, linear
-    RoBERTa   dropout, dense, tanh, dropout, linear
-    ELECTRA   dropout, dense, GELU, dropout, linear
+BERT      pooler (dense, tanh), dropout, linear
+RoBERTa   dropout, dense, tanh, dropout, linear
+ELECTRA   dropout, dense, GELU, dropout, linear
 """
 
 from collections.abc import Callable

@@ -1,9 +1,10 @@
 """Fine-tuning on a task of one or two sentences (Devlin et al. 2019, section 4.1).
 
-    loss = mean over texts of the cross entropy of their class, or of the squared error of a score
+loss = mean over texts of the cross entropy of their class, or of the squared error of a score
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,8 @@ class SequenceClassifier:
         cls = hidden[:, 0]
         if self.config.has_pooler:
             cls = self.pooler.apply({"params": params["pooler"]}, cls)
-        return self.classifier.apply({"params": params["classifier"]}, cls, dropout)
+        logits: Any = self.classifier.apply({"params": params["classifier"]}, cls, dropout)
+        return logits
 
     def loss(self, params: Params, batch: Batch, counts: Counts, dropout: Dropout | None) -> Loss:
         """The mean over the texts of the global batch."""
@@ -81,9 +83,7 @@ class SequenceClassifier:
         else:
             losses, correct = class_losses(logits, labels)
             metrics = {"accuracy": Mean(correct.sum(), count)}
-        return Loss(
-            losses.sum() / counts["texts"], {"loss": Mean(losses.sum(), count), **metrics}
-        )
+        return Loss(losses.sum() / counts["texts"], {"loss": Mean(losses.sum(), count), **metrics})
 
 
 def count_texts(batch: Batch) -> Counts:

@@ -75,7 +75,10 @@ class Case:
 
     def theirs(self):
         """The same by transformers."""
-        kind, outputs = TYPES[self.config.model_type], len(self.params["classifier"]["output"]["bias"])
+        kind, outputs = (
+            TYPES[self.config.model_type],
+            len(self.params["classifier"]["output"]["bias"]),
+        )
         bert = tiny_backbone(**{**vars(self.config), "model_type": "bert"})
         fields = config_to_hf(bert, has_mlm_head=False)
         for key in ("architectures", "model_type"):

@@ -1,5 +1,6 @@
 """From a task's folder to a run: what is trained on, what is measured, what is refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from condenser_jax.build import build
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.classification import Part, classification_evaluator
+from condenser_jax.feeds.glue import read_splits
 from condenser_jax.glue.tasks import TASKS
 from condenser_jax.methods import configure
 from condenser_jax.training.sharding import make_mesh
@@ -113,9 +115,6 @@ def test_both_dev_sets_of_mnli_are_opened(config):
 
 def test_fewer_texts_are_the_same_for_every_seed_and_a_part_of_more(config):
     def trained(limit, seed):
-        from condenser_jax.feeds.glue import read_splits
-        import dataclasses
-
         made = config(data={"train_limit": limit})
         train, _ = read_splits(dataclasses.replace(made, seed=seed))
         return set(zip(*train.texts, strict=True))
@@ -130,10 +129,16 @@ def test_fewer_texts_are_the_same_for_every_seed_and_a_part_of_more(config):
         ({"objective": {"head_dropout": 1.0}}, "objective.head_dropout is 1.0; expected a share"),
         ({"objective": {"task": "mrpc"}}, "mrpc has no validation.jsonl .* but train.jsonl"),
         ({"objective": {"task": "cola"}}, "cola is not a directory; expected a folder of GLUE"),
-        ({"data": {"dev_split": "dev"}}, r"rte has no dev.jsonl \(nor .gz, .zst\), but train.jsonl"),
+        (
+            {"data": {"dev_split": "dev"}},
+            r"rte has no dev.jsonl \(nor .gz, .zst\), but train.jsonl",
+        ),
         ({"data": {"max_length": 7}}, "data.max_length is 7, which leaves no room between the"),
         ({"data": {"max_length": 600}}, "data.max_length 600 is longer than the 512 positions of"),
-        ({"data": {"train_limit": -1}}, r"data.train_limit is -1; expected 0 \(all texts\) or more"),
+        (
+            {"data": {"train_limit": -1}},
+            r"data.train_limit is -1; expected 0 \(all texts\) or more",
+        ),
         ({"data": {"train_limit": 99}}, "data.train_limit is 99, but there are 64 texts to train"),
         ({"optimizer": {"layer_decay": 0.0}}, "optimizer.layer_decay is 0.0; expected a factor"),
     ],

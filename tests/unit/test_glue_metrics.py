@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from condenser_jax.errors import UserError
 from condenser_jax.glue.metrics import accuracy, f1, matthews, pearson, spearman, task_figures
 from condenser_jax.glue.tasks import NINE, TASKS, find_task
-from condenser_jax.errors import UserError
 
 # 4 true positives, 3 true negatives, 1 false positive, 2 false negatives
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 1, 1])

@@ -145,7 +145,9 @@ def test_datasets_of_tfds_are_read(tmp_path):
                 "label": tfds.features.ClassLabel(names=list(RTE.labels)),
                 "idx": np.int32,
             }
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
 
         def _split_generators(self, manager):
             return {"train": self._generate_examples()}
@@ -161,7 +163,9 @@ def test_datasets_of_tfds_are_read(tmp_path):
 
 
 def test_the_embedded_task_is_there_without_a_network():
-    train, dev = (read_split("docstrings:", TASKS["packages"], s, 0.0) for s in ("train", "validation"))
+    train, dev = (
+        read_split("docstrings:", TASKS["packages"], s, 0.0) for s in ("train", "validation")
+    )
     for part in (train, dev):
         assert len(part) > 300 and set(part.labels.tolist()) == {0, 1}
     assert not set(train.texts[0]) & set(dev.texts[0])
