@@ -60,14 +60,14 @@ def get_config(variant: str = "") -> ConfigDict:
     evaluation.batch_size = 128  # rows at a time; changes no figure
 
     config.optimizer.update({"learning_rate": 5e-4, "decay": "linear", "weight_decay": 0.0})
-    config.optimizer.clip_norm = placeholder(float)
+    config.optimizer.clip_norm = placeholder(float)  # None: no clipping
     config.training.update({"batch_size": BATCH, "tensorboard": False})
     if variant in NINE:
         _as_published(config)
     if variant == "smoke":
-        data.vocab_size = 1024
+        data.update({"vocab_size": 1024})
         config.model.update({"hidden_size": 32, "num_heads": 2, "intermediate_size": 64})
-        config.optimizer.learning_rate = 2e-3
+        config.optimizer.update({"learning_rate": 2e-3})
     _epochs(config, NINE.get(variant, PACKAGES))
     return config
 
@@ -85,7 +85,7 @@ def _as_published(config: ConfigDict) -> None:
 
 def _epochs(config: ConfigDict, task: Task) -> None:
     """A run of EPOCHS, evaluated and saved after each."""
-    config.objective.task = task.name
+    config.objective.update({"task": task.name})
     epoch = -(-(config.data.train_limit or task.train_rows) // BATCH)
     config.training.update({"steps": EPOCHS * epoch, "eval_every": epoch, "save_every": epoch})
-    config.training.log_every = min(50, epoch)
+    config.training.update({"log_every": min(50, epoch)})

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from condenser_jax.hf import names
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, write_card
 from condenser_jax.hf.config import config_to_hf
@@ -79,6 +81,21 @@ def classifier_config(config: BackboneConfig, head: Head) -> dict[str, Any]:
         "problem_type": "single_label_classification" if head.labels else "regression",
         "classifier_dropout": head.dropout,
     }
+
+
+def logits_of(directory: Path, ids: np.ndarray) -> np.ndarray | None:
+    """What transformers computes of token ids [B, L] with an exported classifier: [B, C]; None
+    where torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        return None
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=False)
+    with torch.no_grad():
+        return model.eval()(torch.tensor(ids)).logits.numpy()
 
 
 def classifier_card(name: str, config: BackboneConfig, head: Head, facts: Facts) -> str:

@@ -48,6 +48,7 @@ class Case:
             pad_token_id=1 if is_roberta else 0,
             hidden_dropout=0.0,
             attention_dropout=0.0,
+            embedding_size=8 if model_type == "electra" else None,
         )
         self.options = classifier.ClassifierConfig(task=task)
         self.batch = labelled_batch(self.config, LABELS[task])
@@ -75,18 +76,9 @@ class Case:
 
     def theirs(self):
         """The same by transformers."""
-        kind, outputs = (
-            TYPES[self.config.model_type],
-            len(self.params["classifier"]["output"]["bias"]),
-        )
-        bert = tiny_backbone(**{**vars(self.config), "model_type": "bert"})
-        fields = config_to_hf(bert, has_mlm_head=False)
-        for key in ("architectures", "model_type"):
-            del fields[key]
-        width = {"embedding_size": self.config.hidden_size} if kind == "Electra" else {}
-        hf_config = getattr(transformers, f"{kind}Config")(
-            **fields, **width, num_labels=outputs, attn_implementation="eager"
-        )
+        kind, outputs = TYPES[self.config.model_type], self.params["classifier"]["output"]["bias"]
+        fields = config_to_hf(self.config, has_mlm_head=False) | {"attn_implementation": "eager"}
+        hf_config = getattr(transformers, f"{kind}Config")(**fields, num_labels=len(outputs))
         model = getattr(transformers, f"{kind}ForSequenceClassification")(hf_config).double().eval()
         own, tensors = dict(model.named_parameters()), as_theirs(self.config, self.params)
         assert set(own) == set(tensors)

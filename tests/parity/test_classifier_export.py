@@ -28,7 +28,7 @@ from tests.helpers import random_params, tiny_backbone  # noqa: E402
 
 FIRST = ["the cat sat on a mat", "it rained"]
 SECOND = ["it rained all day", "the mat sat on the cat all day long"]
-CASES = [("bert", "mnli"), ("bert", "stsb"), ("roberta", "rte")]
+CASES = [("bert", "mnli"), ("bert", "stsb"), ("roberta", "rte"), ("electra", "rte")]
 LENGTH = 20
 
 
@@ -51,6 +51,7 @@ def exported(request, tokens, tmp_path_factory):
         num_layers=2,
         type_vocab_size=1 if model_type == "roberta" else 2,
         pad_token_id=tokens.vocabulary.pad_id,
+        embedding_size=8 if model_type == "electra" else None,
     )
     options = classifier.ClassifierConfig(task=task)
     objective = classifier.build(config, ComputeConfig(), options)
@@ -87,6 +88,8 @@ def _logits(model, directory):
 def test_auto_model_for_sequence_classification_computes_our_logits(exported):
     directory, _, ours = exported
     model = _model(directory)
+    kind = {"bert": "Bert", "roberta": "Roberta", "electra": "Electra"}[model.config.model_type]
+    assert type(model).__name__ == f"{kind}ForSequenceClassification"
     assert np.abs(_logits(model, directory) - ours).max() < 1e-5
     with torch.no_grad():
         list(model.classifier.parameters())[0][0, 3] += 0.1

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
 PRETRAINING = ("mlm", "condenser", "cocondenser")
 VARIANTS = {f.stem: importlib.import_module(f"configs.{f.stem}").VARIANTS for f in FILES}
-OF_SEVERAL_RUNS = ("pipeline",)
+OF_SEVERAL_RUNS = ("pipeline", "glue_suite")
 RUNS = [name for name in VARIANTS if name not in OF_SEVERAL_RUNS]
 EVERY = [(name, variant) for name in RUNS for variant in VARIANTS[name]]
 PAGE = ROOT / "docs" / "configuration.md"
