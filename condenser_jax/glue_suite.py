@@ -24,6 +24,7 @@ from condenser_jax.glue.tasks import NINE, Task, find_task
 from condenser_jax.methods import configure
 from condenser_jax.training.sharding import make_mesh
 from condenser_jax.training.workdir import Workdir, check_config, write_json
+from condenser_jax.whole_files import written_whole
 
 log = logging.getLogger("condenser_jax")
 METHOD, ALL = "classifier", "all"
@@ -228,9 +229,8 @@ def write_results(root: Path, results: Results, beside: list[Results]) -> str:
     write_json(root / RESULTS, results.to_json())
     shown = [results, *beside]
     for name, text in (("results.txt", as_text(shown) + "\n"), ("results.md", as_markdown(shown))):
-        half = root / f"{name}.half"
-        half.write_text(text, encoding="utf-8")
-        half.replace(root / name)
+        with written_whole(root / name) as half:
+            half.write_text(text, encoding="utf-8")
     return as_text(shown)
 
 

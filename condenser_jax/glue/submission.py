@@ -6,6 +6,7 @@ import numpy as np
 
 from condenser_jax.glue.metrics import predictions
 from condenser_jax.glue.tasks import Task
+from condenser_jax.whole_files import written_whole
 
 
 def submission(task: Task, logits: np.ndarray) -> str:
@@ -26,7 +27,6 @@ def write_submission(directory: Path, file: str, text: str) -> Path:
     """Writes `<file>.tsv`, whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{file}.tsv"
-    half = path.with_name(f"{path.name}.half")
-    half.write_text(text, encoding="utf-8")
-    half.replace(path)
+    with written_whole(path) as half:
+        half.write_text(text, encoding="utf-8")
     return path
