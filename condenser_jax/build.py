@@ -79,7 +79,7 @@ def build(
     if resumed:
         config = with_tokenizer(config, resumed)
     start = resumed or start_of_student(config, found)
-    checkpoint = start or initial_checkpoint(config.model.init)
+    checkpoint = start or initial_checkpoint(config.model.init, method.reads)
     check_objective(config, checkpoint)
     material = feed.open(config)
     taught = () if found is None else (found.known_to(material.vocabulary),)

@@ -12,8 +12,10 @@ import numpy as np
 from condenser_jax.data.hashing import integers_below
 from condenser_jax.encoder import Encoder
 from condenser_jax.encoder_source import KINDS, PASSAGE, QUERY, card_of, source_of_run
-from condenser_jax.errors import RunFailed
-from condenser_jax.finished import model_facts, read_run
+from condenser_jax.errors import RunFailed, UserError
+from condenser_jax.finished import Finished, model_facts, read_run
+from condenser_jax.glue.tasks import find_task
+from condenser_jax.hf.classifier_export import Head, export_classifier, logits_of
 from condenser_jax.hf.export import export
 from condenser_jax.hf.load import QUERY_ENCODER
 from condenser_jax.hf.onnx_file import ONNX_FILE, check_packages, run_onnx
@@ -56,6 +58,8 @@ def export_run(
         check_packages()
     disable_progress_bar()  # of the weights that are loaded for the check
     run = read_run(path, step)
+    if "classifier" in run.params:
+        return _export_classifier(run, output, licence, with_onnx)
     source = source_of_run(str(path), run)
     ours = Encoder(source, card_of(source))
     differences: dict[str, float] = {}
@@ -77,6 +81,50 @@ def export_run(
     return Exported(directory, differences)
 
 
+def _export_classifier(
+    run: Finished, output: str | Path, licence: str, with_onnx: bool
+) -> Exported:
+    """A fine-tuned classifier, whose logits are compared where torch is installed."""
+    if with_onnx:
+        raise UserError(
+            f"{run.workdir.root} is a classifier, and --onnx writes encoders; leave it out"
+        )
+    options, differences = run.config.objective, dict[str, float]()
+    task = find_task(options.task)
+    ids = np.arange(OF_TOKENS[1])[None] % run.backbone.vocab_size
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": 0 * ids}
+
+    def check(directory: Path) -> None:
+        theirs = logits_of(directory, ids)
+        if theirs is None:
+            return
+        with jax.default_matmul_precision("highest"):
+            ours = run.objective.predict["logits"](run.params, {}, batch)
+        differences["transformers"] = float(np.abs(theirs - np.asarray(ours)).max())
+        _check_difference("transformers", differences["transformers"], "logits")
+
+    directory = export_classifier(
+        run.params,
+        run.backbone,
+        Head(task.name, task.labels, options.head_dropout),
+        run.workdir.tokenizer,
+        output,
+        run.card,
+        model_facts(run, licence),
+        check,
+    )
+    return Exported(directory, differences)
+
+
+def _check_difference(name: str, difference: float, what: str) -> None:
+    if not difference < TOLERANCE:
+        raise RunFailed(
+            f"the export is not written: loaded by {name} its {what} differ by {difference:.1e} "
+            f"from those of the run, allowed {TOLERANCE:.0e}; are the tokenizer and the card those "
+            "of the run?"
+        )
+
+
 def differences_of(ours: Encoder, directory: Path) -> dict[str, float]:
     """How far the vectors of an exported directory are from ours, by who loads it: `Encoder`,
     sentence-transformers where it is installed, ONNX Runtime where there is a graph.
@@ -91,12 +139,7 @@ def differences_of(ours: Encoder, directory: Path) -> dict[str, float]:
             apart = (np.abs(encode(texts, kind) - expected[kind]).max() for kind in KINDS)
             found[name] = float(max(apart))
     for name, difference in found.items():
-        if not difference < TOLERANCE:
-            raise RunFailed(
-                f"the export is not written: loaded by {name} its vectors differ by "
-                f"{difference:.1e} from those of the run, allowed {TOLERANCE:.0e}; are the "
-                "tokenizer and the card those of the run?"
-            )
+        _check_difference(name, difference, "vectors")
     return found
 
 

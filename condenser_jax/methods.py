@@ -9,11 +9,15 @@ from condenser_jax.config import OfMethod, RunConfig, read_config
 from condenser_jax.data.masking import slots_of
 from condenser_jax.feeds.base import Feed
 from condenser_jax.feeds.distillation import DISTILLATION
+from condenser_jax.feeds.glue import GLUE, row_length
 from condenser_jax.feeds.ranking import RANKING
 from condenser_jax.feeds.sentences import SCORED_PAIRS, TRIPLETS
 from condenser_jax.feeds.spans import PAIRS, SPANS
+from condenser_jax.glue.tasks import find_task
+from condenser_jax.hf import names
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.objectives import (
+    classifier,
     cocondenser,
     condenser,
     kd,
@@ -40,6 +44,7 @@ class Method(NamedTuple):
     feed: Feed
     flops: Callable[..., float]  # of a step, per token; of backbone, config and perhaps the teacher
     taught: bool = False  # a student, who has a teacher
+    reads: tuple[str, ...] = names.GROUPS  # groups that are looked for where a run starts from
 
 
 def pretraining_flops(backbone: BackboneConfig, config: RunConfig) -> float:
@@ -61,6 +66,13 @@ def sentence_flops(backbone: BackboneConfig, config: RunConfig) -> float:
     """Operations per token of a step on pairs or triplets of sentences."""
     length = config.data.max_length
     return FORWARD_PASSES * encode_flops(backbone, length, config.objective.pooling) / length
+
+
+def classifier_flops(backbone: BackboneConfig, config: RunConfig) -> float:
+    """Operations per token of a step on labelled texts."""
+    length, width = row_length(config), backbone.hidden_size
+    head = 2 * width * (width + find_task(config.objective.task).outputs)
+    return FORWARD_PASSES * (encode_flops(backbone, length, "cls") + head) / length
 
 
 def student_flops(backbone: BackboneConfig, config: RunConfig, teacher: Teacher) -> float:
@@ -109,6 +121,14 @@ METHODS: dict[str, Method] = {
         Goal("heldout/accuracy", lower_is_better=False),
         TRIPLETS,
         sentence_flops,
+    ),
+    "classifier": Method(
+        classifier.ClassifierConfig,
+        classifier.build,
+        Goal("heldout/score", lower_is_better=False),
+        GLUE,
+        classifier_flops,
+        reads=("backbone", "pooler"),
     ),
     "tutor_kd": _student(tutor_kd.TutorKdConfig, tutor_kd.build),
     "kd": _student(kd.KdConfig, kd.build),

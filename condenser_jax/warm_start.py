@@ -15,6 +15,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import log_unigram
 from condenser_jax.feeds.base import Material
 from condenser_jax.finished import read_facts, read_run
+from condenser_jax.hf import names
 from condenser_jax.hf.load import Checkpoint, load_checkpoint
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.objectives.base import Objective
@@ -24,15 +25,16 @@ from condenser_jax.training.workdir import Workdir, is_workdir
 log = logging.getLogger("condenser_jax")
 
 
-def initial_checkpoint(where: str) -> Checkpoint | None:
+def initial_checkpoint(where: str, groups: tuple[str, ...] = names.GROUPS) -> Checkpoint | None:
     """The last checkpoint of a work directory, or a Hugging Face directory or hub id; "": None.
 
+    Of a Hugging Face directory `groups` are looked for.
     Raises UserError if it cannot be read, or a work directory has no checkpoint yet.
     """
     if not where:
         return None
     if not is_workdir(where):
-        return load_checkpoint(where)
+        return load_checkpoint(where, groups)
     run = read_run(where)
     notes = [f"{group}: from {run.workdir.root} after step {run.step:,}" for group in run.params]
     tokenizer = run.workdir.tokenizer
@@ -80,7 +82,8 @@ def initial_groups(
     trained |= dict.fromkeys(objective.exports)  # a backbone under a new head may be fixed
     if checkpoint is None:
         return {}, [f"weights: {group} from scratch" for group in trained]
-    loaded = {group: checkpoint.params[group] for group in trained if group in checkpoint.params}
+    known = checkpoint.params.keys() - {"classifier"}  # that of another task is of no use
+    loaded = {group: checkpoint.params[group] for group in trained if group in known}
     unused = checkpoint.params.keys() - loaded.keys()
     notes = [f"weights: {n}" for n in checkpoint.notes if n.partition(":")[0] not in unused]
     fresh = (group for group in trained if group not in (*loaded, "condenser_head"))

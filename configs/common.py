@@ -50,6 +50,7 @@ def small_run() -> ConfigDict:
     optimizer.b2 = 0.98  # AdamW's memory of its square: short, as the run is
     optimizer.eps = 1e-8  # AdamW's guard against division by 0
     optimizer.clip_norm = 1.0  # of the gradient's global norm
+    optimizer.layer_decay = 1.0  # rate of a layer beside that of the layer above it; 1: equal
 
     config.training = training = ConfigDict()
     training.steps = 1800  # of the optimizer

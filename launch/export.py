@@ -38,7 +38,7 @@ def main() -> None:
     enable_compilation_cache()
     done = export_run(WORKDIR.value, OUTPUT.value, STEP.value, LICENCE.value, ONNX.value)
     for name, difference in done.differences.items():
-        print(f"loaded by {name}: vectors within {difference:.1e} of those of the run")
+        print(f"loaded by {name}: within {difference:.1e} of what the run computes")
     print(f"exported to {done.directory}")
     if PUSH.value:
         print(f"uploaded to {push(done.directory, PUSH.value)}")

@@ -1,4 +1,4 @@
-"""Batches of texts for tests of objectives: queries with passages, rows of sentences."""
+"""Batches of texts for tests of objectives: queries with passages, rows of sentences, labels."""
 
 import numpy as np
 
@@ -44,9 +44,19 @@ def rows_batch(config: BackboneConfig, texts: int, rows: int = 4) -> dict[str, n
     return {"input_ids": ids, "attention_mask": mask, "similarity": similarity}
 
 
+def labelled_batch(config: BackboneConfig, labels: np.ndarray, length: int = 16):
+    """A row of two sentences for each label; rows are of different lengths."""
+    batch = masked_batch(config, rows=len(labels), length=length)
+    halves = (np.arange(length) >= length // 2) * batch["attention_mask"]
+    texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    return texts | {"token_type_ids": halves.astype(np.int32), "labels": labels}
+
+
 def batch_of(method: str, config: BackboneConfig) -> dict[str, np.ndarray]:
     """Four rows of what a method learns from."""
     if method == "retriever":
         return ranking_batch(config)
+    if method == "classifier":
+        return labelled_batch(config, np.array([0, 1, 1, 0], np.int32))
     texts = {"similarity": 2, "sections": 3}
     return rows_batch(config, texts[method]) if method in texts else masked_batch(config)

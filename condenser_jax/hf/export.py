@@ -65,9 +65,7 @@ def export(
     length of the card exceeds the model's, or if the disk is full; nothing half-written stays.
     """
     output = Path(output).expanduser().resolve()
-    _check_lengths(card, config)
-    _check_replaceable(output)
-    with _replacing(output) as folder:
+    with exported(output, config, card) as folder:
         _write_encoder(folder, params, config, Path(tokenizer_directory), card, early_layer)
         own = "query_backbone" in params
         if own:
@@ -78,12 +76,23 @@ def export(
             )
         text = model_card(output.name, config, card, facts, "mlm_head" in params, with_onnx, own)
         (folder / "README.md").write_text(text, encoding="utf-8")
-        _check_nothing_is_lost(output, folder)
+        check_nothing_is_lost(output, folder)
         if with_onnx:
             for each in (folder, folder / QUERY_ENCODER) if own else (folder,):
                 write_onnx(each)
         check(folder)
     return output
+
+
+@contextlib.contextmanager
+def exported(output: Path, config: BackboneConfig, card: EncoderCard) -> Iterator[Path]:
+    """An empty folder, to be filled: it becomes `output` whole, in the place of an earlier export.
+    Raises UserError as `export` says.
+    """
+    _check_lengths(card, config)
+    _check_replaceable(output)
+    with _replacing(output) as folder:
+        yield folder
 
 
 def _write_encoder(
@@ -95,7 +104,7 @@ def _write_encoder(
     early_layer: int | None,
 ) -> None:
     _write_weights(folder, params, config, early_layer)
-    _copy_tokenizer(folder, tokenizer)
+    copy_tokenizer(folder, tokenizer)
     _write_sentence_transformer(folder, config, card)
     write_card(card, folder / CARD_FILE)
 
@@ -113,7 +122,8 @@ def _write_weights(
             _save_tensors(names.to_hf(params, config, [group]), folder / file, known)
 
 
-def _copy_tokenizer(folder: Path, source: Path) -> None:
+def copy_tokenizer(folder: Path, source: Path) -> None:
+    """Copies a tokenizer's files; raises UserError where there are none."""
     found = [name for name in TOKENIZER_FILES if (source / name).is_file()]
     if not {"tokenizer.json", "vocab.txt", "vocab.json"} & set(found):
         raise UserError(
@@ -224,7 +234,8 @@ def _check_replaceable(output: Path) -> None:
         )
 
 
-def _check_nothing_is_lost(output: Path, folder: Path) -> None:
+def check_nothing_is_lost(output: Path, folder: Path) -> None:
+    """Raises UserError for a file at `output` that no export writes: `folder` will replace it."""
     known = _files(folder) | _OPTIONAL_FILES
     inner = f"{QUERY_ENCODER}/"
     strangers = {name for name in _files(output) if name.removeprefix(inner) not in known}

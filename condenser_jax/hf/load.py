@@ -78,8 +78,9 @@ def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GR
     directory, wanted = find_directory(path_or_hub_id), set(groups)
     config = config_from_hf(read_json(directory / "config.json"))
     weights_file = _weights_file(directory)
-    tensors, notes = names.canonical(_read_tensors(weights_file), config)
-    sources = dict.fromkeys(names.GROUPS, weights_file)
+    wanted -= set() if config.has_pooler else {"pooler"}
+    tensors, notes = names.canonical(_read_tensors(weights_file), config, "pooler" in wanted)
+    sources = dict.fromkeys((*names.GROUPS, "pooler"), weights_file)
     for group, file in _head_files(directory).items():
         if group in wanted:
             head, head_notes = _read_head(file, group)
@@ -87,7 +88,7 @@ def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GR
             sources[group] = file
     tensors = {k: v for k, v in tensors.items() if names.group_of(k) in {None, *wanted}}
     found = {"backbone", *map(names.group_of, tensors)}
-    present = [group for group in names.GROUPS if group in wanted & found]
+    present = [group for group in sources if group in wanted & found]
     params = names.from_hf(tensors, config, present)
     notes += [f"{group}: from {sources[group]}" for group in present]
     notes += [f"{group}: not in {directory}" for group in sorted(wanted - found - RARE)]

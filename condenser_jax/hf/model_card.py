@@ -42,7 +42,7 @@ def model_card(
     """Returns the Markdown text of the model card."""
     trained = "fine-tuned" if card.is_fine_tuned else "pre-trained"
     sections = [
-        _front_matter(card, facts),
+        front_matter(facts, "sentence-transformers", "sentence-similarity"),
         f"# {name}",
         f"A {config.model_type} encoder ({config.num_layers} layers x {config.hidden_size}, "
         f"vocabulary {config.vocab_size}) {trained} with the objective `{facts.objective}` by "
@@ -52,18 +52,19 @@ def model_card(
         QUERIES if has_query_encoder else "",
         _masked_lm(card) if has_mlm_head else "",
         _onnx(card) if has_onnx else "",
-        _table("Data", facts.data),
-        _table("Training", facts.training),
-        _table("Evaluation", facts.evaluation),
-        _table("Versions", facts.versions),
+        table("Data", facts.data),
+        table("Training", facts.training),
+        table("Evaluation", facts.evaluation),
+        table("Versions", facts.versions),
         "## Licence",
         facts.licence or "Not stated. It depends on the corpus and on the initial weights.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(card: EncoderCard, facts: Facts) -> str:
-    lines = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity"]
+def front_matter(facts: Facts, library: str, pipeline: str) -> str:
+    """What the hub reads: the library and the pipeline that the model is for, tags, licence."""
+    lines = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}"]
     lines += ["tags:", "- condenser_jax", f"- {facts.objective}"]
     lines += [f"license: {facts.licence.lower()}"] if facts.licence else []
     return "\n".join([*lines, "---"])
@@ -133,7 +134,8 @@ def _onnx(card: EncoderCard) -> str:
     )
 
 
-def _table(title: str, rows: Mapping[str, Any]) -> str:
+def table(title: str, rows: Mapping[str, Any]) -> str:
+    """A section with a table of keys and values; "" without any."""
     if not rows:
         return ""
     lines = [f"| {key} | {_show(value)} |" for key, value in rows.items()]

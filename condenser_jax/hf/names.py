@@ -15,6 +15,7 @@ from condenser_jax.errors import UserError, choose
 from condenser_jax.models.config import BackboneConfig
 
 GROUPS = ("backbone", "mlm_head", "condenser_head", "ratio_head")
+OF_TASKS = ("pooler", "classifier")  # read (the pooler) and written where they are asked for
 
 # Modules of one layer: our path, their name, their kind.
 _LAYER = (
@@ -56,8 +57,20 @@ _RATIO_HEAD = (  # no class of transformers has one: these names are ours
     ("layer_norm", "ratio_head.LayerNorm", "norm"),
     ("logit", "ratio_head.out", "scalar"),
 )
+_POOLER = (("transform", "bert.pooler.dense", "square"),)
+_DENSE_AND_OUTPUT = (
+    ("transform", "classifier.dense", "square"),
+    ("output", "classifier.out_proj", "outputs"),
+)
+_CLASSIFIER = {
+    "bert": (("output", "classifier", "outputs"),),
+    "roberta": _DENSE_AND_OUTPUT,
+    "electra": _DENSE_AND_OUTPUT,
+}
 _DECODERS = {"bert": "cls.predictions", "roberta": "lm_head", "electra": "generator_lm_head"}
 _PREFIXES = {
+    "pooler": ("bert.pooler.",),
+    "classifier": ("classifier.",),
     "backbone": ("bert.", "roberta.", "electra."),
     "mlm_head": ("cls.predictions.", "lm_head.", "generator_"),
     "condenser_head": ("c_head.",),
@@ -68,6 +81,7 @@ _KINDS = {
     "square": (("kernel", "weight", "DD"), ("bias", "bias", "D")),
     "widen": (("kernel", "weight", "FD"), ("bias", "bias", "F")),
     "narrow": (("kernel", "weight", "DF"), ("bias", "bias", "D")),
+    "outputs": (("kernel", "weight", "CD"), ("bias", "bias", "C")),
     "norm": (("scale", "weight", "D"), ("bias", "bias", "D")),
     "scalar": (("kernel", "weight", "1D"), ("bias", "bias", "1")),
     "words": (("embedding", "weight", "VE"),),
@@ -80,7 +94,8 @@ _KINDS = {
 }
 _IGNORED = re.compile(
     r"(^|\.)(pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids)"
-    r"|cls\.seq_relationship\.(weight|bias)|discriminator_predictions\..*)$"
+    r"|cls\.seq_relationship\.(weight|bias)|discriminator_predictions\..*"
+    r"|classifier\.((dense|out_proj)\.)?(weight|bias))$"
 )
 
 
@@ -94,13 +109,19 @@ class Entry(NamedTuple):
     is_padded: bool  # our leading axis is the padded vocabulary
 
 
-def entries(config: BackboneConfig, group: str, num_layers: int | None = None) -> list[Entry]:
-    """Every parameter of `group`; `num_layers` is needed for the condenser head alone."""
-    choose("parameter group", group, GROUPS)
+def entries(config: BackboneConfig, group: str, count: int | None = None) -> list[Entry]:
+    """Every parameter of `group`; `count` is needed for the condenser head (its layers) and the
+    classifier (its outputs) alone.
+    """
+    choose("parameter group", group, (*GROUPS, *OF_TASKS))
+    if group == "pooler":
+        return list(_expand(config, _POOLER))
+    if group == "classifier":
+        return list(_expand(config, _CLASSIFIER[config.model_type], outputs=count or 0))
     if group == "mlm_head":
         return list(_expand(config, _MLM_HEAD[config.model_type]))
     if group == "condenser_head":
-        return list(_layers(config, "layer_{}/", "c_head.{}.", num_layers or 0))
+        return list(_layers(config, "layer_{}/", "c_head.{}.", count or 0))
     if group == "ratio_head":
         return list(_expand(config, _RATIO_HEAD))
     prefix = f"{config.model_type}."
@@ -120,7 +141,9 @@ def to_hf(
     tensors = {}
     for group in groups:
         leaves = dict(flatten(params[group]))
-        table = entries(config, group, len(params[group]))
+        is_classifier = group == "classifier"
+        count = len(leaves["output/bias"]) if is_classifier else len(params[group])
+        table = entries(config, group, count)
         _check_names(
             {f"{group}/{path}" for path in leaves}, {f"{group}/{entry.path}" for entry in table}
         )
@@ -149,7 +172,8 @@ def from_hf(
 
 def group_of(name: str) -> str | None:
     """The group that a tensor under its canonical name belongs to; None if to none."""
-    return next((group for group in GROUPS if name.startswith(_PREFIXES[group])), None)
+    groups = (*OF_TASKS, *GROUPS)  # the pooler's names begin as the backbone's do
+    return next((group for group in groups if name.startswith(_PREFIXES[group])), None)
 
 
 def count_head_layers(names: Iterable[str]) -> int:
@@ -159,23 +183,26 @@ def count_head_layers(names: Iterable[str]) -> int:
 
 
 def canonical(
-    tensors: Mapping[str, np.ndarray], config: BackboneConfig
+    tensors: Mapping[str, np.ndarray], config: BackboneConfig, has_pooler: bool = False
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Brings the dialects of Hugging Face files to the names of `entries`; returns notes as well.
 
     Adds a missing `bert.` or the like, turns gamma and beta of old files into weight and bias,
-    drops the pooler, heads of next sentences and replaced tokens, position buffers and the copies
-    that a tied decoder leaves. Raises UserError if a decoder is not tied to the word table.
+    drops the pooler (unless `has_pooler`), heads of classifiers, next sentences and replaced
+    tokens, position buffers and the copies that a tied decoder leaves. Raises UserError if a
+    decoder is not tied to the word table.
     """
     prefix = f"{config.model_type}."
     renamed, ignored = {}, []
     for name, tensor in tensors.items():
-        if _IGNORED.search(name):
+        is_kept = has_pooler and re.match(r"(bert\.)?pooler\.", name)
+        if _IGNORED.search(name) and not is_kept:
             ignored.append(name)
             continue
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")
-        is_bare = name.startswith(("embeddings.", "embeddings_project.", "encoder."))
+        bare = ("embeddings.", "embeddings_project.", "encoder.", "pooler.")
+        is_bare = name.startswith(bare)
         renamed[prefix + name if is_bare else name] = tensor
     notes = [f"ignored, not part of the encoder: {', '.join(sorted(ignored))}"] if ignored else []
     head = _DECODERS[config.model_type]
@@ -215,10 +242,15 @@ def _layers(config: BackboneConfig, path: str, name: str, count: int) -> Iterato
 
 
 def _expand(
-    config: BackboneConfig, modules: Sequence[tuple[str, str, str]], path: str = "", name: str = ""
+    config: BackboneConfig,
+    modules: Sequence[tuple[str, str, str]],
+    path: str = "",
+    name: str = "",
+    outputs: int = 0,
 ) -> Iterator[Entry]:
     sizes = {
         "V": config.vocab_size,
+        "C": outputs,
         "D": config.hidden_size,
         "E": config.embedding_width,
         "1": 1,

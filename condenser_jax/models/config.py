@@ -53,6 +53,11 @@ class BackboneConfig:
         return self.hidden_size // self.num_heads
 
     @property
+    def has_pooler(self) -> bool:
+        """Whether checkpoints of this type may hold a pooler: of BERT alone is it the encoder's."""
+        return self.model_type == "bert"
+
+    @property
     def position_offset(self) -> int:
         """Row of the position table that the first token reads (RoBERTa: after its padding id)."""
         return self.pad_token_id + 1 if self.model_type == "roberta" else 0

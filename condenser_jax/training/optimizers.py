@@ -34,6 +34,7 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
     clip_norm: float | None = 1.0  # largest gradient norm of a player; None: no clipping
+    layer_decay: float = 1.0  # rate of a backbone's layer beside that of the layer above it
 
 
 def learning_rate_schedule(config: OptimizerConfig, updates: int) -> optax.Schedule:
@@ -72,7 +73,11 @@ def build_optimizers(
     config: OptimizerConfig, objective: Objective, steps: int
 ) -> dict[str, optax.GradientTransformation]:
     """One AdamW per trained group, its schedule counted in the group's own updates."""
-    return {
+    if not 0 < config.layer_decay <= 1:
+        raise UserError(
+            f"optimizer.layer_decay is {config.layer_decay}; expected a factor above 0, at most 1."
+        )
+    optimizers = {
         group: optax.adamw(
             learning_rate_schedule(config, updates),
             b1=config.b1,
@@ -83,6 +88,30 @@ def build_optimizers(
         )
         for group, updates in updates_of(objective, steps).items()
     }
+    if config.layer_decay == 1:
+        return optimizers
+    return {group: optax.chain(o, by_depth(config.layer_decay)) for group, o in optimizers.items()}
+
+
+def by_depth(layer_decay: float) -> optax.GradientTransformation:
+    """Scales updates by layer_decay ** (layers above): the last of N layers by one factor, the
+    embeddings by N + 1, what has no layers (heads) by none (Clark et al. 2020, appendix B).
+    """
+
+    def scale(updates: Tree, params: Tree = None) -> Tree:
+        del params
+        layers = len(updates.get("layers", ()))
+
+        def factor(path: tuple) -> float:
+            names = [str(part.key) for part in path]
+            if not layers or names[0] not in ("embeddings", "layers"):
+                return 1.0
+            below = 0 if names[0] == "embeddings" else 1 + int(names[1].removeprefix("layer_"))
+            return layer_decay ** (layers + 1 - below)
+
+        return jax.tree_util.tree_map_with_path(lambda path, x: x * factor(path), updates)
+
+    return optax.stateless(scale)
 
 
 def clip_by_player(

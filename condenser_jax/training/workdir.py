@@ -133,7 +133,7 @@ def check_workdir(path: str | Path, config: Mapping[str, Any]) -> None:
     workdir = Workdir(Path(path))
     _check_writable(workdir)
     if workdir.is_started:
-        _check_config(workdir, _as_json(config))
+        check_config(workdir, _as_json(config))
     elif not workdir.config.is_file():
         _check_empty(workdir)
 
@@ -230,7 +230,10 @@ def _check_empty(workdir: Workdir) -> None:
             )
 
 
-def _check_config(workdir: Workdir, config: Mapping[str, Any]) -> None:
+def check_config(workdir: Workdir, config: Mapping[str, Any]) -> None:
+    """Raises UserError, naming the keys, for a configuration under which something else is learned
+    than under the one there.
+    """
     old, new = dict(_flat(_read_json(workdir.config))), dict(_flat(config))
     differing = [
         f"{key} {old.get(key, ABSENT)} -> {new.get(key, ABSENT)}"

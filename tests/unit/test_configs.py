@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
 PRETRAINING = ("mlm", "condenser", "cocondenser")
 VARIANTS = {f.stem: importlib.import_module(f"configs.{f.stem}").VARIANTS for f in FILES}
-OF_SEVERAL_RUNS = ("pipeline",)
+OF_SEVERAL_RUNS = ("pipeline", "glue_suite")
 RUNS = [name for name in VARIANTS if name not in OF_SEVERAL_RUNS]
 EVERY = [(name, variant) for name in RUNS for variant in VARIANTS[name]]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -188,7 +188,7 @@ def test_what_cocondenser_sets_otherwise_is_explained_with_its_values():
     assert documented()[1] == differing
 
 
-@pytest.mark.parametrize("name", ["retrieval", "sts", "sections"])
+@pytest.mark.parametrize("name", ["retrieval", "sts", "sections", "glue"])
 def test_the_sections_of_a_fine_tuning_are_explained_with_their_values(name):
     part = PAGE.read_text().split(f"\n## What `configs/{name}.py` has of its own\n")[1]
     rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| \S.* \|$", part.split("\n## ")[0], re.MULTILINE)

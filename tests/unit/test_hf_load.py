@@ -145,9 +145,9 @@ def test_a_head_that_lacks_a_parameter_is_refused(directory):
 
 
 def test_a_head_for_another_task_is_named_as_left_over(directory):
-    tensors = _encoder() | {"classifier.weight": np.zeros((2, 32), np.float32)}
+    tensors = _encoder() | {"qa_outputs.weight": np.zeros((2, 32), np.float32)}
     safetensors.numpy.save_file(tensors, directory / "model.safetensors")
-    with pytest.raises(UserError, match=r"parameter classifier\.weight left over"):
+    with pytest.raises(UserError, match=r"parameter qa_outputs\.weight left over"):
         load_checkpoint(directory)
 
 

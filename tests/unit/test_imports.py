@@ -13,7 +13,9 @@ ORDER = (
     ("types", "errors", "environment", "whole_files"),
     ("axes", "cluster", "supervisor"),
     ("models", "losses", "data", "plotting", "search"),
-    ("hf", "objectives", "retrieval"),
+    ("retrieval",),
+    ("glue",),
+    ("hf", "objectives"),
     ("health", "vectors"),
     ("training",),
     ("config", "evaluation"),
@@ -24,11 +26,11 @@ ORDER = (
     ("teachers",),
     ("build", "encoder"),
     ("run", "command", "dense", "exporting"),
-    ("tasks", "mine"),
+    ("tasks", "mine", "glue_suite"),
     ("pipeline",),
 )
 RANKS = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
-WITHOUT_JAX = ("data", "retrieval")
+WITHOUT_JAX = ("data", "retrieval", "glue")
 ARCHITECTURE = "condenser_jax.models.config"  # a record of sizes: no model code
 LATE = (
     "bm25s",
@@ -153,11 +155,11 @@ def test_slow_packages_are_imported_where_they_are_used():
     assert found == []
 
 
-def test_the_package_imports_torch_for_onnx_alone():
+def test_the_package_imports_torch_for_onnx_and_to_check_classifiers_alone():
     found = {
         m for m, s in read_package().items() for n in imported(s) if n.split(".")[0] == "torch"
     }
-    assert found == {"condenser_jax.hf.onnx_file"}
+    assert found == {"condenser_jax.hf.onnx_file", "condenser_jax.hf.classifier_export"}
 
 
 def test_data_and_metrics_do_without_jax():

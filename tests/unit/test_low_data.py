@@ -46,7 +46,8 @@ def test_every_size_and_seed_is_one_run_done_once(config, trained, tmp_path):
     # 2 epochs of 5 and of 12 rows, in batches of 4.
     assert trained == [(n, seed, s) for n, s in ((5, 4), (0, 6)) for seed in range(2)]
     assert list(found) == ["5 rows", "all rows"]
-    assert found["5 rows"] == pytest.approx({"runs": 2, "spearman": 0.05, "sd spearman": 0.005**0.5})
+    expected = {"runs": 2, "spearman": 0.05, "sd spearman": 0.005**0.5}
+    assert found["5 rows"] == pytest.approx(expected)
     assert run_plan(config, plan, tmp_path / "runs") == found and len(trained) == 4
     run_plan(config, plan._replace(limits=(5, 7), epochs=0), tmp_path / "runs")
     assert trained[4:6] == [(5, seed, 9) for seed in range(2)]  # `training.steps`

@@ -17,6 +17,7 @@ from condenser_jax.objectives.base import (
     check_accumulation,
     updates_of,
 )
+from condenser_jax.objectives.classifier import ClassifierConfig
 from condenser_jax.objectives.cocondenser import CoCondenserConfig
 from condenser_jax.objectives.condenser import CondenserConfig
 from condenser_jax.objectives.kd import DistilBertConfig, KdConfig
@@ -45,6 +46,7 @@ OPTIONS = {  # one row per method, with every phase that it can have
     "condenser": CondenserConfig(head_layers=1, head_warmup_steps=3),
     "cocondenser": CoCondenserConfig(head_layers=1, head_warmup_steps=3),
     "retriever": RetrieverConfig(tied=False),
+    "classifier": ClassifierConfig(task="rte"),
     "similarity": SimilarityConfig(),
     "sections": SectionsConfig(pooling="mean"),
     "tutor_kd": TutorKdConfig(),

@@ -1,0 +1,197 @@
+"""The records of a task: from a folder of JSON lines, the hub, TFDS, or installed docstrings."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from condenser_jax.data.catalogues import HuggingFaceSource, TfdsSource
+from condenser_jax.data.cutting import heldout_rank
+from condenser_jax.data.docstrings import DocstringSource
+from condenser_jax.data.documents import BadRecords, SourceOptions
+from condenser_jax.errors import UserError
+from condenser_jax.glue.tasks import HUB, PACKAGES, TFDS, Task
+from condenser_jax.retrieval.sound import (
+    Broken,
+    Placed,
+    json_object,
+    need_file,
+    number,
+    sound_records,
+    tell_broken,
+    text_field,
+)
+
+log = logging.getLogger("condenser_jax")
+LABEL = "label"
+DOCSTRINGS = "docstrings:"
+DEV_SHARE = 0.2  # of the modules, for the embedded task
+CUT = 4  # of the hashes that divide modules, one that leaves both packages in both parts
+
+
+class Examples(NamedTuple):
+    """Texts of a split, in its order."""
+
+    texts: tuple[list[str], ...]  # one list, or two of equal length: pairs
+    labels: np.ndarray | None  # ids int64 [N], or scores float64 [N]; None where they are hidden
+
+    def __len__(self) -> int:
+        return len(self.texts[0])
+
+    def only(self, numbers: np.ndarray) -> "Examples":
+        """Some of them, in the order of `numbers`."""
+        texts = tuple([side[number] for number in numbers] for side in self.texts)
+        return Examples(texts, None if self.labels is None else self.labels[numbers])
+
+
+class Row(NamedTuple):
+    """A sound record."""
+
+    texts: tuple[str, ...]
+    label: float | None
+
+
+def read_split(
+    source: str,
+    task: Task,
+    split: str,
+    bad_share: float,
+    *,
+    name: str = "",
+    has_labels: bool = True,
+) -> Examples:
+    """Reads a split of a task.
+
+    Args:
+      source: a folder with `<task>/<split>.jsonl`, perhaps compressed; "hf:" (the hub's copy, or
+        `hf:NAME`, `hf:FOLDER`); "tfds:"; or "docstrings:" for the embedded task.
+      bad_share: of broken records (fields, labels out of range) above which they are fatal.
+      name: of the data set, where it is not the task's.
+      has_labels: False for what only the test server knows.
+
+    Raises UserError for a source or split that is missing, empty, or broken in too many records.
+    """
+    bad = BadRecords(bad_share)
+    rows = [
+        placed.record for placed in _read(source, task, name or task.name, split, has_labels)(bad)
+    ]
+    tell_broken(f"{task.name} {split}", bad)
+    if not rows:
+        raise UserError(f"{source} has no record of {task.name} in {split}; name another source")
+    texts = tuple(list(side) for side in zip(*(row.texts for row in rows), strict=True))
+    kind = np.float64 if task.is_regression else np.int64
+    return Examples(texts, np.array([row.label for row in rows], kind) if has_labels else None)
+
+
+Reader = Callable[[BadRecords], Iterator[Placed]]
+
+
+def _read(source: str, task: Task, name: str, split: str, has_labels: bool) -> Reader:
+    def parse(record: dict[str, Any]) -> Row:
+        return parse_record(record, task, has_labels)
+
+    if source.startswith(DOCSTRINGS) != (task is PACKAGES):
+        raise UserError(
+            f"task {task.name!r} is not to be had from {source!r}; 'docstrings:' has "
+            f"{PACKAGES.name!r} alone, the others come from 'hf:', 'tfds:' or a folder"
+        )
+    kind, colon, rest = source.partition(":")
+    if task is PACKAGES:
+        return lambda bad: _sound(_docstrings(split), split, parse, bad)
+    if colon and kind == "hf":
+        records = HuggingFaceSource(_hub_name(rest, name), SourceOptions(split=split)).records
+        return lambda bad: _sound(records, f"{name}/{split}", parse, bad)
+    if colon and kind == "tfds":
+        data = TfdsSource(_tfds_name(rest, name), SourceOptions(split=split)).builder
+        found = data.as_data_source(split)
+        records = (found[index] for index in range(len(found)))
+        return lambda bad: _sound(records, f"{name}/{split}", parse, bad)
+    folder = Path(source).expanduser() / name
+    layout = (
+        f"a folder of GLUE tasks, here {name}/{split}.jsonl (data.train_split and data.dev_split "
+        "name other files)"
+    )
+    path = need_file(folder, f"{split}.jsonl", layout)
+    return lambda bad: sound_records(path, lambda line: parse(json_object(line)), bad)
+
+
+def _hub_name(rest: str, name: str) -> str:
+    if os.path.isdir(os.path.expanduser(rest)):
+        return os.path.join(rest, name)
+    return f"{rest or HUB}:{name}"
+
+
+def _tfds_name(rest: str, name: str) -> str:
+    """A data set of the catalogue, or the newest version in a folder that TFDS wrote."""
+    folder = Path(rest).expanduser() / name
+    if not rest or not folder.is_dir():
+        return f"{rest or TFDS}/{name}"
+    versions = sorted(file.parent for file in folder.rglob("dataset_info.json"))
+    return str(versions[-1] if versions else folder)
+
+
+def _sound(
+    records: Iterable[dict[str, Any]], place: str, parse: Callable, bad: BadRecords
+) -> Iterator[Placed]:
+    """Records that are objects already, as `sound_records` reads lines."""
+    for index, record in enumerate(records):
+        try:
+            row = parse(record)
+        except Broken as error:
+            bad.skip(f"{place}:{index}", str(error))
+            continue
+        bad.accept()
+        yield Placed(f"{place}:{index}", row)
+
+
+def parse_record(record: dict[str, Any], task: Task, has_labels: bool = True) -> Row:
+    """The texts and the label of a record; raises Broken with what is wrong with it."""
+    decoded = {
+        key: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for key, value in record.items()
+    }
+    texts = tuple(text_field(decoded, field) for field in task.fields)
+    return Row(texts, _label(decoded, task) if has_labels else None)
+
+
+def _label(record: dict[str, Any], task: Task) -> float:
+    if record.get(LABEL) is None:
+        raise Broken(f"has no field {LABEL!r}")
+    value = record[LABEL]
+    if task.is_regression:
+        low, high = task.scores
+        score = number(value, LABEL)
+        if not low <= score <= high:
+            raise Broken(
+                f"has label {score:g}, which is out of range; expected {low:g} to {high:g}"
+            )
+        return score
+    if isinstance(value, str) and value in task.labels:
+        return task.labels.index(value)
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise Broken(f"has label {value!r}; expected a number or one of {', '.join(task.labels)}")
+    if not 0 <= value < len(task.labels):
+        names = ", ".join(f"{place} ({name})" for place, name in enumerate(task.labels))
+        raise Broken(f"has label {value}, which is out of range; expected {names}")
+    return int(value)
+
+
+@lru_cache(maxsize=1)
+def _read_docstrings() -> list[tuple[str, str, str]]:
+    """(module, summary, package) of the documents of the embedded task; a summary comes once."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for package in PACKAGES.labels:
+        for document in DocstringSource(package, SourceOptions()).documents():
+            found.setdefault(document.summary, (document.group, document.summary, package))
+    return list(found.values())
+
+
+def _docstrings(split: str) -> Iterator[dict[str, Any]]:
+    """Summaries of whole modules, which belong to one split."""
+    for group, summary, package in _read_docstrings():
+        if (heldout_rank(group, CUT) < DEV_SHARE) == (split != "train"):
+            yield {PACKAGES.fields[0]: summary, LABEL: package}

@@ -1,0 +1,255 @@
+"""Tasks of GLUE by one command: every task, learning rate and seed is a run in a directory of its
+own; what is finished is read back, what is not goes on.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from condenser_jax import run as runs
+from condenser_jax.config import RunConfig, read_section
+from condenser_jax.errors import UserError, choose
+from condenser_jax.evaluation.classification import Predictor
+from condenser_jax.feeds.glue import GLUE, hashes_of, read_splits
+from condenser_jax.finished import read_run
+from condenser_jax.glue.records import Examples, read_split
+from condenser_jax.glue.report import SCORE, Cell, Results, as_markdown, as_text, chosen
+from condenser_jax.glue.submission import submission, write_submission
+from condenser_jax.glue.tasks import NINE, Task, find_task
+from condenser_jax.methods import configure
+from condenser_jax.training.sharding import make_mesh
+from condenser_jax.training.workdir import Workdir, check_config, write_json
+from condenser_jax.whole_files import written_whole
+
+log = logging.getLogger("condenser_jax")
+METHOD, ALL = "classifier", "all"
+CELL, RESULTS, SUBMISSION = "cell.json", "results.json", "submission"
+# Sections and keys of a run that are the system, or the cell, or change no figure.
+NOT_OF_THE_PROTOCOL = {
+    *("seed", "model", "compute", "mesh", "evaluation", "objective.name", "objective.task"),
+    *("optimizer.learning_rate", "data.source", "data.tokenizer", "data.vocab_size"),
+    "data.bad_share",
+}
+OF_TRAINING = ("batch_size",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Which runs there are."""
+
+    tasks: str = ALL  # the nine, or names with commas
+    seeds: int = 5
+    epochs: int = 3
+    learning_rates: tuple[float, ...] = (5e-5,)
+    keep: bool = False  # the checkpoints of finished runs
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "epochs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
+        if not self.learning_rates:
+            raise UserError(
+                "learning_rates is empty; expected one rate, or several to choose from."
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks."""
+        names = tuple(NINE) if self.tasks == ALL else tuple(self.tasks.split(","))
+        return tuple(find_task(name.strip()).name for name in names)
+
+
+class Suite(NamedTuple):
+    """A grid, and what its runs share."""
+
+    grid: Grid
+    run: RunConfig
+
+
+def configure_suite(values: Mapping[str, Any]) -> Suite:
+    """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it.
+
+    Raises UserError for unknown keys and tasks, wrong types, and another method than `classifier`.
+    """
+    known = [field.name for field in dataclasses.fields(Grid)]
+    for key in values:
+        choose("configuration key", key, [*known, "run"])
+    run = configure(values.get("run", {}))
+    if run.objective.name != METHOD:
+        raise UserError(f"run.objective.name is {run.objective.name!r}; tasks need a {METHOD}.")
+    grid = read_section(Grid, {key: values[key] for key in known if key in values}, "suite")
+    assert grid.names
+    return Suite(grid, run)
+
+
+class Splits(NamedTuple):
+    """A task's data, as far as the suite itself needs it."""
+
+    rows: int  # trained on
+    hashes: dict[str, str]
+    tests: dict[str, Examples]  # by the server's name of the file; {} where the source has none
+
+
+def run_suite(suite: Suite, root: Path, system: str) -> Results:
+    """Does what is not done yet, task by task, and returns everything that was found.
+
+    Raises UserError, RunFailed or Preempted as a run does: the same command goes on.
+    """
+    tasks, data = {}, {}
+    for name in suite.grid.names:
+        splits = read_task(suite, name)
+        cells = {}
+        for rate in suite.grid.learning_rates:
+            for seed in range(suite.run.seed, suite.run.seed + suite.grid.seeds):
+                place = root / name / f"lr{rate:g}-seed{seed}"
+                cells[place] = finish_cell(suite, place, name, rate, seed, splits)
+        tasks[name], data[name] = list(cells.values()), splits.hashes
+        _hand_in(root, cells)
+    return Results(system, protocol_of(suite), data, tasks)
+
+
+def read_task(suite: Suite, name: str) -> Splits:
+    """Reads the splits of a task; test splits that are not there are said, and left out."""
+    task = find_task(name)
+    config = _with(suite.run, objective={"task": name})
+    train, dev = read_splits(config)
+    tests = {}
+    for test in task.tests:
+        try:
+            tests[test.file] = read_split(
+                config.data.source,
+                task,
+                test.split,
+                config.data.bad_share,
+                name=test.name,
+                has_labels=False,
+            )
+        except UserError as error:
+            log.info("no %s.tsv for the test server: %s", test.file, error)
+    return Splits(len(train), hashes_of(train, dev), tests)
+
+
+def cell_config(suite: Suite, task: str, rate: float, seed: int, rows: int) -> RunConfig:
+    """The configuration of one run: as many epochs as asked, evaluated and saved after each."""
+    epoch = -(-rows // suite.run.training.batch_size)
+    steps = suite.grid.epochs * epoch
+    run = dataclasses.replace(suite.run, seed=seed)
+    training = {"steps": steps, "eval_every": epoch, "save_every": epoch, "keep": 1}
+    return _with(
+        run, objective={"task": task}, optimizer={"learning_rate": rate}, training=training
+    )
+
+
+def finish_cell(
+    suite: Suite, place: Path, name: str, rate: float, seed: int, splits: Splits
+) -> Cell:
+    """Reads a finished run back, or brings it to its end.
+
+    Raises UserError where the directory holds a run of another configuration or of other data.
+    """
+    config = cell_config(suite, name, rate, seed, splits.rows)
+    workdir = Workdir(place)
+    said = f"{name}, learning rate {rate:g}, seed {seed}"
+    if (place / CELL).is_file():
+        check_config(workdir, json.loads(json.dumps(dataclasses.asdict(config))))
+        found = json.loads((place / CELL).read_text(encoding="utf-8"))
+        if found["data"] != splits.hashes:
+            raise UserError(
+                f"the data of {name} have changed since {place} was finished; restore them or name "
+                "another --workdir"
+            )
+        log.info("%s: finished before", said)
+        return Cell(**found["cell"])
+    log.info("%s: begins", said)
+    runs.train(config, place, time.time())
+    cell = Cell(rate, seed, epochs_of(workdir))
+    _predict(place, splits.tests, find_task(name))
+    write_json(place / CELL, {"cell": cell._asdict(), "data": splits.hashes})
+    if not suite.grid.keep:
+        shutil.rmtree(workdir.checkpoints)
+    log.info("%s: score %.4f", said, cell.last[SCORE])
+    return cell
+
+
+def epochs_of(workdir: Workdir) -> list[dict[str, float]]:
+    """The figures of each evaluation after a step, in their order, from metrics.jsonl."""
+    found = {}
+    for text in workdir.metrics.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if line["step"] and f"heldout/{SCORE}" in line:
+            figures = {n.removeprefix("heldout/"): v for n, v in line.items() if "heldout/" in n}
+            found[line["step"]] = figures
+    return [found[step] for step in sorted(found)]
+
+
+def _predict(place: Path, tests: Mapping[str, Examples], task: Task) -> None:
+    """Writes what the model of the last step predicts on the test splits."""
+    if not tests:
+        return
+    run = read_run(place)
+    material = GLUE.open(run.config)
+    predict = Predictor(run.objective.predict["logits"], make_mesh())
+    for file, examples in tests.items():
+        placed = predict.place(material.rows(examples, file))
+        logits = predict(run.params, {}, placed, len(examples))
+        write_submission(place / SUBMISSION, file, submission(task, logits))
+
+
+def _hand_in(root: Path, cells: Mapping[Path, Cell]) -> None:
+    """Copies the files of the run that is best on dev, among those of the chosen rate."""
+    wanted = chosen(list(cells.values()))
+    best = max((p for p in cells if cells[p] in wanted), key=lambda p: cells[p].last[SCORE])
+    for file in sorted((best / SUBMISSION).glob("*.tsv")):
+        write_submission(root / SUBMISSION, file.stem, file.read_text(encoding="utf-8"))
+
+
+def protocol_of(suite: Suite) -> dict[str, Any]:
+    """Everything but the system, the tasks and their data that moves a figure."""
+    values = dataclasses.asdict(suite.run)
+    flat = {
+        f"{section}.{key}": value
+        for section, content in values.items()
+        if isinstance(content, dict) and section != "training"
+        for key, value in content.items()
+        if not {section, f"{section}.{key}"} & NOT_OF_THE_PROTOCOL
+    }
+    flat |= {f"training.{key}": values["training"][key] for key in OF_TRAINING}
+    grid = suite.grid
+    rates = list(grid.learning_rates)
+    return {"epochs": grid.epochs, "seeds": grid.seeds, "learning_rates": rates, **flat}
+
+
+def write_results(root: Path, results: Results, beside: list[Results]) -> str:
+    """Writes results.json, .txt and .md, and returns the table."""
+    write_json(root / RESULTS, results.to_json())
+    shown = [results, *beside]
+    for name, text in (("results.txt", as_text(shown) + "\n"), ("results.md", as_markdown(shown))):
+        with written_whole(root / name) as half:
+            half.write_text(text, encoding="utf-8")
+    return as_text(shown)
+
+
+def read_results(root: str | Path) -> Results:
+    """The results of another work directory; raises UserError if there are none."""
+    path = Path(root) / RESULTS
+    try:
+        return Results.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read as the results of launch/glue.py ({error}); name a --workdir "
+            "of it that is finished"
+        ) from error
+
+
+def _with(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
+    """A configuration with some keys changed."""
+    changed = {
+        name: dataclasses.replace(getattr(config, name), **values)
+        for name, values in sections.items()
+    }
+    return dataclasses.replace(config, **changed)

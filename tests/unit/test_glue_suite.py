@@ -1,0 +1,152 @@
+"""A suite does each run once, reads back what is finished, and refuses what is another run's."""
+
+import json
+
+import pytest
+
+from condenser_jax import glue_suite
+from condenser_jax.errors import UserError
+from condenser_jax.glue.report import Results
+from condenser_jax.glue_suite import (
+    configure_suite,
+    protocol_of,
+    read_results,
+    run_suite,
+    write_results,
+)
+from condenser_jax.training.workdir import Workdir, write_json
+from configs import glue_suite as file
+
+PAIRS = [
+    {"sentence1": "it rains", "sentence2": "it is wet", "label": 0},
+    {"sentence1": "it rains", "sentence2": "it is dry", "label": 1},
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "glue"
+    for task in ("rte", "wnli"):
+        for split in ("train", "validation"):
+            path = root / task / f"{split}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS * 20))
+    return root
+
+
+@pytest.fixture
+def suite(folder):
+    """(overrides) -> a suite of two tasks, two rates and two seeds."""
+
+    def make(run=None, **changes):
+        values = file.get_config("smoke").to_dict()
+        values |= {"tasks": "rte, wnli", "seeds": 2, "epochs": 2, "learning_rates": (1e-3, 1e-2)}
+        values["run"]["data"]["source"] = str(folder)
+        for section, keys in (run or {}).items():
+            values["run"][section] |= keys
+        return configure_suite(values | changes)
+
+    return make
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What was trained, in place of training: the score is the seed, plus a tenth of the epoch."""
+    places = []
+
+    def train(config, place, began):
+        places.append(f"{place.parent.name}/{place.name}")
+        workdir = Workdir(place)
+        workdir.checkpoints.mkdir(parents=True)
+        write_json(workdir.config, glue_suite.dataclasses.asdict(config))
+        epoch, rate = config.training.eval_every, config.optimizer.learning_rate
+        lines = [{"step": 0, "heldout/score": 9.0, "heldout/accuracy": 9.0}]
+        for number in (1, 2):
+            score = config.seed + number / 10 + rate
+            figures = {"heldout/score": score, "heldout/accuracy": score}
+            lines.append({"step": number * epoch, **figures})
+            lines.append({"step": number * epoch, "train/loss": 1.0})
+        workdir.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    monkeypatch.setattr(glue_suite.runs, "train", train)
+    return places
+
+
+def test_every_task_rate_and_seed_is_a_run_done_once(suite, trained, tmp_path, caplog):
+    caplog.set_level("INFO")
+    results = run_suite(suite(), tmp_path / "runs", "mine")
+    assert len(trained) == 8 and trained[0] == "rte/lr0.001-seed0"
+    assert [cell.learning_rate for cell in results.tasks["rte"]] == [1e-3, 1e-3, 1e-2, 1e-2]
+    scores = [epoch["score"] for epoch in results.tasks["rte"][1].epochs]
+    assert scores == pytest.approx([1.101, 1.201])
+    assert not list((tmp_path / "runs").rglob("checkpoints"))
+    assert "no RTE.tsv for the test server: " in caplog.text
+    again = run_suite(suite(), tmp_path / "runs", "mine")
+    assert len(trained) == 8 and again == results
+
+
+def test_more_seeds_are_added_to_those_that_are_done(suite, trained, tmp_path):
+    run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+    run_suite(suite(tasks="rte", seeds=3), tmp_path / "runs", "mine")
+    assert trained[4:] == ["rte/lr0.001-seed2", "rte/lr0.01-seed2"]
+
+
+def test_checkpoints_stay_where_they_are_wanted(suite, trained, tmp_path):
+    run_suite(suite(tasks="rte", keep=True), tmp_path / "runs", "mine")
+    assert len(list((tmp_path / "runs").rglob("checkpoints"))) == 4
+
+
+def test_a_finished_run_of_another_configuration_or_of_other_data_is_refused(
+    suite, trained, tmp_path, folder
+):
+    run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+    other = suite(tasks="rte", run={"optimizer": {"layer_decay": 0.9}})
+    with pytest.raises(UserError, match="another configuration: optimizer.layer_decay 1.0 -> 0.9"):
+        run_suite(other, tmp_path / "runs", "mine")
+    text = json.dumps(PAIRS[0] | {"sentence1": "it snows"}) + "\n"
+    (folder / "rte" / "validation.jsonl").write_text(text)
+    with pytest.raises(UserError, match="the data of rte have changed since .* was finished"):
+        run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+
+
+def test_results_are_written_and_read_beside_others(suite, trained, tmp_path):
+    roots = [tmp_path / name for name in ("one", "two")]
+    for root in roots:
+        write_results(root, run_suite(suite(tasks="rte"), root, root.name), [])
+    found = read_results(roots[0])
+    assert isinstance(found, Results) and found.system == "one"
+    table = write_results(roots[1], read_results(roots[1]), [found])
+    assert table.count("task  figure") == 1 and "one: last step" in table
+    assert (roots[1] / "results.md").read_text().count("| task | figure |") == 1
+    assert (roots[1] / "results.txt").read_text() == table + "\n"
+    with pytest.raises(UserError, match="cannot be read as the results of launch/glue.py"):
+        read_results(tmp_path)
+
+
+def test_the_protocol_is_all_but_the_system(suite):
+    protocol = protocol_of(suite())
+    same = protocol_of(suite(run={"model": {"init": "other", "hidden_size": 64}}, tasks="rte"))
+    assert same == protocol
+    for run in ({"optimizer": {"warmup": 0.2}}, {"training": {"batch_size": 64}}):
+        assert protocol_of(suite(run=run)) != protocol
+    assert protocol_of(suite(run={"data": {"train_limit": 8}})) != protocol
+    assert protocol_of(suite(epochs=3)) != protocol
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"tasks": "rte,coal"}, "unknown GLUE task 'coal'; did you mean 'cola'"),
+        ({"seeds": 0}, "seeds is 0; expected at least 1."),
+        ({"learning_rates": ()}, "learning_rates is empty; expected one rate, or several"),
+        ({"sedes": 1}, "unknown configuration key 'sedes'; did you mean 'seeds'"),
+        ({"run": {"objective": {"name": "mlm"}}}, "run.objective.name is 'mlm'; tasks need a"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, text):
+    with pytest.raises(UserError, match=text):
+        configure_suite(file.get_config().to_dict() | changes)
+
+
+def test_all_are_the_nine():
+    assert len(configure_suite(file.get_config().to_dict()).grid.names) == 9
