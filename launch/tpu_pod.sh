@@ -228,6 +228,8 @@ look() {   # at the hosts: starts them again, or leaves with the status of the r
   elif any 'lost|idle'; then
     say "a host has restarted"
     persist relaunch
+  elif any 134 && any running && ! grep -qvxE '0|75|134|running|stopped' <<< "$states"; then
+    say "a host has lost another; waiting for the end of all"  # to read the log of the other
   elif grep -qvxE '0|75|running|stopped' <<< "$states"; then
     on all "$SHOW_FAILURE" || true
     retry "the run failed (${states//$'\n'/, })" restart_hosts

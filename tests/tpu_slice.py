@@ -104,12 +104,13 @@ number = len(starts.read_text().splitlines()) if starts.exists() else 0
 with open(starts, "a") as file:
     print(json.dumps([os.getcwd(), *sys.argv[1:]]), file=file)
 line = (root / "statuses").read_text().splitlines()[number].split()
-status = line[min(host, len(line) - 1)]
+status, _, seconds = line[min(host, len(line) - 1)].partition("@")
 if status == "run":
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 print(f"host {host} ends with {status}", flush=True)
 if status == "run":
     time.sleep(60)
+time.sleep(float(seconds or 0))
 sys.exit(int(status))
 """
 )

@@ -144,6 +144,14 @@ def test_a_failure_is_tried_again_as_often_as_allowed_and_its_log_is_shown(pod):
     assert "--retries=2 are used up" in done.stderr
 
 
+def test_the_end_of_the_host_that_failed_is_waited_for_where_another_only_lost_it(pod):
+    pod.script("1@4 134", "0")
+    done = pod.run("--retries=1")
+    assert done.returncode == 0
+    assert "a host has lost another; waiting for the end of all" in done.stderr
+    assert "host 0 ends with 1" in done.stdout and "the run failed (1, 134)" in done.stderr
+
+
 def test_a_failure_that_passes_is_no_failure_of_the_run(pod):
     pod.script("1 run", "0")
     done = pod.run("--retries=1")
