@@ -20,6 +20,8 @@ import numpy as np
 
 from condenser_jax.errors import UserError
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, read_card
+from condenser_jax.hf.config import without_pooler
+from condenser_jax.hf.load import read_json
 
 ONNX_FILE = "encoder.onnx"
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "sentence_embedding"
@@ -79,7 +81,7 @@ def _module(directory: Path, card: EncoderCard) -> Any:
             super().__init__()
             self.backbone = AutoModel.from_pretrained(
                 directory,
-                add_pooling_layer=False,
+                **without_pooler(read_json(directory / "config.json")["model_type"]),
                 attn_implementation="eager",
                 trust_remote_code=False,
                 dtype=torch.float32,
