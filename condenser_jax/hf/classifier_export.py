@@ -104,7 +104,7 @@ def classifier_card(name: str, config: BackboneConfig, head: Head, facts: Facts)
     sections = [
         front_matter(facts, "transformers", "text-classification"),
         f"# {name}",
-        f"A {config.model_type} encoder ({config.num_layers} layers x {config.hidden_size}) "
+        f"This {config.model_type} encoder ({config.num_layers} layers x {config.hidden_size}) was "
         f"fine-tuned on the task `{head.task}` by condenser_jax: it predicts {what}. Initial "
         f"weights: {facts.initial_weights}.",
         "## Use",
