@@ -186,11 +186,12 @@ def measure(job: Job) -> tuple[dict[str, Any], list[str]]:
 HEADER = """# The papers' steps, compiled for TPU slices that are not there
 
 By `python benchmarks/topologies.py`; figures of the last lines of `topologies.jsonl`. BERT-base in bfloat16, layers scanned; coCondenser with
-gradient caching, {chunk} rows of each chip at a time; compiled with the least effort (`training/topology.py`). Bytes are per chip and step: what a collective combines, in loops as often as they turn. MFLOP per
-token on paper, and as the compiler counts them: the body of a loop once. What a sharding needs is written down in `needed`, and checked.
+gradient caching, {chunk} rows of each chip at a time. Compiled with the least effort (`training/topology.py`). Bytes are per chip and step: what a
+collective combines, in loops as often as they turn. MFLOP per token on paper, and as the compiler counts them: the body of a loop once. What a
+sharding needs is written down in `needed`, and checked.
 
-| step | slice | layout | compiled in | peak per chip | of | MFLOP per token | compiler | all-reduce | all-gather | reduce-scatter | other |
-|---|---|---|---|---|---|---|---|---|---|---|---|
+| step | slice | layout | peak per chip | of | MFLOP per token | compiler | all-reduce | all-gather | reduce-scatter | other |
+|---|---|---|---|---|---|---|---|---|---|---|
 """  # noqa: E501
 
 
@@ -206,12 +207,11 @@ def _row(row: dict[str, Any]) -> str:
     batch = f"{row['method']}, {row['rows']} x 128"
     cells = [batch, f"{row['slice']}, {row['device']}", row["layout"]]
     if not row["fits"]:
-        return f"| {' | '.join(cells)} | does not fit |" + " |" * 8
+        return f"| {' | '.join(cells)} | does not fit |" + " |" * 7
     sent = dict(row["collectives"])
     parts = [_sent(sent.pop(kind, None)) for kind in ("all-reduce", "all-gather", "reduce-scatter")]
     other = "; ".join(f"{kind} {_sent(total)}" for kind, total in sent.items()) or "-"
     cells += [
-        f"{row['seconds']:.0f} s",
         f"{row['peak_bytes'] / 1e9:.1f} GB",
         f"{row['device_bytes'] / 1e9:.0f} GB",
         f"{row['flops_per_token'] / 1e6:.0f}",
