@@ -1,5 +1,6 @@
-"""launch/encode.py and launch/search.py on a finished run and its export. Slow: real processes."""
+"""launch/encode.py, search.py, mine.py and export.py on a finished run. Slow: real processes."""
 
+import gzip
 import json
 
 import numpy as np
@@ -48,6 +49,8 @@ def test_a_run_and_its_export_search_the_same_vectors(
     exported, runs = tmp_path / "exported", []
     done = launch("export", f"--workdir={finished}", f"--output={exported}", cache=cache)
     assert done.returncode == 0, done.stderr
+    assert "loaded by condenser_jax: vectors within " in done.stdout
+    assert done.stdout.endswith(f"exported to {exported}\n")
     for model in (finished, exported):
         output = tmp_path / "runs" / f"{len(runs)}.trec"
         flags = [f"--model={model}", f"--vectors={vectors.directory}", f"--queries={collection}"]
@@ -56,6 +59,22 @@ def test_a_run_and_its_export_search_the_same_vectors(
         runs.append(read_run(output))
     assert runs[0] == runs[1]
     assert len(runs[0]) == 40 and {len(found) for found in runs[0].values()} == {5}
+
+
+def test_negatives_are_mined_by_words_and_by_an_encoder_that_is_forced(
+    finished, collection, vectors, cache, tmp_path
+):
+    output = tmp_path / "hard.jsonl.gz"
+    flags = [f"--data={collection}", "--split=test", "--bm25", f"--output={output}"]
+    with_model = [*flags, f"--model={finished}", f"--vectors={vectors.directory}"]
+    done = launch("mine", *with_model, cache=cache)
+    assert done.returncode == 2 and "was never fine-tuned" in done.stderr
+    for line in (flags, [*with_model, "--force"]):
+        done = launch("mine", *line, cache=cache)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("40 queries with ") and f"written to {output}" in done.stdout
+    with gzip.open(output) as file:
+        assert len(file.readlines()) == 40
 
 
 def test_two_processes_make_the_vectors_of_one(finished, collection, vectors, cache, tmp_path):
@@ -78,3 +97,9 @@ def test_mistakes_are_one_line(finished, collection, vectors, cache):
     done = launch("search", cache=cache)
     assert done.returncode == 2
     assert done.stderr.strip().startswith("error: --model, --vectors and --queries are all needed")
+    done = launch("mine", cache=cache)
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("error: --data and --output are both needed")
+    done = launch("export", "--workdir=x", "--output=y", "--push=not a name", cache=cache)
+    assert done.returncode == 2
+    assert "'not a name' cannot name a repository of the hub; expected --push=" in done.stderr
