@@ -6,7 +6,8 @@
 (Where condenser_jax is not installed: PYTHONPATH=. python ...) The count on paper is of the passes
 that the method cannot do without, each once: the teacher on masked and on new text, the student on
 the new text, the tutor; vocabulary products at the masked tokens alone. Contenders take turns in
-one run, each in a process of its own; the median over rounds counts.
+one run, each in a process of its own; the median over rounds counts. "cpu s" is the processor time
+of a step, which other work on the machine moves little.
 """
 
 import argparse
@@ -81,11 +82,19 @@ def main() -> None:
         found["versions"], found["device"] = {}, next(iter(results.values()))[-1]["device"]
         for rounds in results.values():
             found["versions"] |= rounds[-1]["versions"]
-        seconds = {name: median(rounds, "seconds") for name, rounds in results.items()}
-        found["seconds"] = seconds
-        for name, value in seconds.items():
-            times = f"{seconds['torch'] / value:.2f} x torch" if "torch" in seconds else ""
-            print(f"{name:16}{value:9.3f} s/step   {times}")
+        found["figures"] = figures = {
+            name: {key: median(rounds, key) for key in ("seconds", "cpu_seconds", "loss")}
+            for name, rounds in results.items()
+        }
+        print(f"{'':16}{'s/step':>10}{'cpu s':>10}{'loss':>10}{'x torch':>10}{'cpu x torch':>13}")
+        for name, row in figures.items():
+            theirs = figures.get("torch", row)
+            times = [theirs[key] / row[key] for key in ("seconds", "cpu_seconds")]
+            print(
+                f"{name:16}{row['seconds']:10.3f}{row['cpu_seconds']:10.3f}{row['loss']:10.2f}",
+                end="",
+            )
+            print(f"{times[0]:10.2f}{times[1]:13.2f}")
     record.append(arguments.output, found)
 
 
