@@ -70,6 +70,11 @@ def config_from_hf(fields: Mapping[str, Any]) -> BackboneConfig:
     return BackboneConfig(model_type=model_type, **ours)
 
 
+def without_pooler(model_type: str) -> dict[str, bool]:
+    """What `AutoModel` must be told to make no pooler: nothing for an ELECTRA, which has none."""
+    return {} if model_type == "electra" else {"add_pooling_layer": False}
+
+
 def config_to_hf(config: BackboneConfig, has_mlm_head: bool) -> dict[str, Any]:
     """Writes the fields of a Hugging Face `config.json` for the exported directory."""
     fields = {theirs: getattr(config, field) for field, theirs, _ in _FIELDS}

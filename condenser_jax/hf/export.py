@@ -18,7 +18,7 @@ import numpy as np
 from condenser_jax.errors import UserError
 from condenser_jax.hf import names
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, write_card
-from condenser_jax.hf.config import config_to_hf
+from condenser_jax.hf.config import config_to_hf, without_pooler
 from condenser_jax.hf.load import (
     EARLY_LAYER,
     HEAD_FILES,
@@ -146,7 +146,7 @@ def _write_sentence_transformer(folder: Path, config: BackboneConfig, card: Enco
     transformer = {
         "max_seq_length": card.passage_max_length,
         "do_lower_case": False,  # the tokenizer's own business
-        "model_args": {} if config.model_type == "electra" else {"add_pooling_layer": False},
+        "model_args": without_pooler(config.model_type),
     }
     _write_json(folder / "sentence_bert_config.json", transformer)
     pooling = {

@@ -20,6 +20,7 @@ import numpy as np
 
 from condenser_jax.errors import UserError
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, read_card
+from condenser_jax.hf.config import without_pooler
 from condenser_jax.hf.load import read_json
 
 ONNX_FILE = "encoder.onnx"
@@ -75,8 +76,7 @@ def _module(directory: Path, card: EncoderCard) -> Any:
     import torch
     from transformers import AutoModel
 
-    is_electra = read_json(directory / "config.json")["model_type"] == "electra"
-    options = {} if is_electra else {"add_pooling_layer": False}  # Electra has none
+    options = without_pooler(read_json(directory / "config.json")["model_type"])
 
     class TextEncoder(torch.nn.Module):
         def __init__(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from condenser_jax.hf.card import EncoderCard
+from condenser_jax.hf.config import without_pooler
 from condenser_jax.hf.export import export
 from condenser_jax.hf.load import load_checkpoint
 from condenser_jax.hf.model_card import Facts
@@ -55,8 +56,7 @@ def _our_states(config, params, inputs):
 def _their_states(directory, inputs):
     from transformers import AutoConfig, AutoModel
 
-    is_electra = AutoConfig.from_pretrained(directory).model_type == "electra"  # has no pooler
-    options = {} if is_electra else {"add_pooling_layer": False}
+    options = without_pooler(AutoConfig.from_pretrained(directory).model_type)
     model, report = AutoModel.from_pretrained(
         directory, attn_implementation="eager", output_loading_info=True, **options
     )
