@@ -76,12 +76,14 @@ def _module(directory: Path, card: EncoderCard) -> Any:
     import torch
     from transformers import AutoModel
 
+    options = without_pooler(read_json(directory / "config.json")["model_type"])
+
     class TextEncoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.backbone = AutoModel.from_pretrained(
                 directory,
-                **without_pooler(read_json(directory / "config.json")["model_type"]),
+                **options,
                 attn_implementation="eager",
                 trust_remote_code=False,
                 dtype=torch.float32,
