@@ -198,7 +198,7 @@ def test_a_fresh_mlm_head_on_a_trained_backbone_is_named_and_born_at_the_unigram
     headless = dataclasses.replace(
         complete, params={"backbone": complete.params["backbone"]}, notes=[]
     )
-    monkeypatch.setattr(module, "load_checkpoint", lambda path: headless)
+    monkeypatch.setattr(module, "load_checkpoint", lambda path, groups: headless)
     built = build(config(model={"init": str(exported)}, objective={"name": "mlm"}))
     assert "weights: mlm_head random" in built.notes
     bias = np.asarray(built.run.initial_state().params["mlm_head"]["bias"])
