@@ -120,7 +120,7 @@ class TutorKd:
             return {MINIMISE: minimise}
         maximise = self.maximise(batch, counts, played, judged, student_reward)
         if not self.options.maximises:  # rewards are logged nevertheless
-            return {MINIMISE: minimise._replace(metrics=minimise.metrics | maximise.metrics)}
+            return {MINIMISE: minimise._replace(metrics=maximise.metrics | minimise.metrics)}
         return {MAXIMISE: maximise, MINIMISE: minimise}
 
     def play(self, params: Params, frozen: Frozen, batch: Batch, numbers: Array | None) -> Played:

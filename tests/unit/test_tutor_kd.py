@@ -277,3 +277,15 @@ def test_a_tutor_that_starts_from_the_teachers_head_is_its_policy():
     )
     assert_close(copy, teacher, 1e-6)  # the weights that a tutor starts from are float32
     assert worst_difference(ours, teacher)[0] > 1e-2
+
+
+@pytest.mark.parametrize("options", [{"policy_weight": 0.0}, {"sampling": "uniform"}])
+def test_rewards_are_logged_beside_the_students_loss_where_nobody_maximises(options):
+    objective = tutor_kd.build(STUDENT, ComputeConfig(), TutorKdConfig(**options), TEACHER)
+    batch, params = small_batch(), random_params(objective)
+    inputs = params, frozen_teacher(), batch, objective.counts(batch), dropout_of()
+    losses = compile_quickly(objective.losses, *inputs)(*inputs)
+    assert losses.keys() == {"minimise"}
+    loss, metrics = losses["minimise"]
+    assert {"reward", "teacher_reward", "student_reward", "copies", "ratio"} <= set(metrics)
+    np.testing.assert_allclose(metrics["loss"].total / metrics["loss"].count, loss, rtol=1e-5)
