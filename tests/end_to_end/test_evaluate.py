@@ -54,10 +54,9 @@ def test_a_run_is_searched_with_beside_bm25_and_the_results_are_read_back(
 def test_mistakes_are_one_line(cache, tmp_path):
     done = launch("evaluate", "--task=cls_atention", cache=cache)
     assert done.returncode == 2
-    assert done.stderr.strip() == (
-        "error: unknown task 'cls_atention'; did you mean 'cls_attention'? known: cls_attention, "
-        "open_qa, retrieval, sections, sts"
-    )
+    (line,) = done.stderr.splitlines()
+    said = "error: unknown task 'cls_atention'; did you mean 'cls_attention'? known: cls_attention,"
+    assert line.startswith(said)
     done = launch("evaluate", TASK, "--model=a", "--k=5", cache=cache)
     assert done.returncode == 2
     assert "--k means nothing to task cls_attention; it reads --data, --limit" in done.stderr
