@@ -38,9 +38,8 @@ from condenser_jax.pipeline.recipe import (  # noqa: E402
     RUN,
     Results,
     changed,
-    identity,
+    settings_of,
     training_step,
-    what_is_learned,
 )
 from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step  # noqa: E402
 from condenser_jax.retrieval.bm25 import Bm25  # noqa: E402
@@ -105,8 +104,11 @@ def cells(args: argparse.Namespace) -> list[Cell]:
     return found
 
 
-def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None) -> Step:
-    """Fine-tunes one cell, searches with the test queries, and keeps their figures alone."""
+def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None, words: Step) -> Step:
+    """Fine-tunes one cell, searches with the test queries, and keeps their figures alone.
+
+    A random start has the tokenizer of the arm `words`: it differs in its weights alone.
+    """
     values = retrieval.get_config("smoke" if args.smoke else "")
     values.seed = cell.seed
     values.data.update({"train": args.collection, "heldout_share": HELDOUT})
@@ -120,17 +122,21 @@ def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None) -> Ste
     config = configure(values.to_dict())
 
     def run(directory: Path, earlier: Results) -> Facts:
-        used = config
+        (before,) = earlier.values()
         if start is not None:
-            used = changed(config, "model", init=str(earlier[start.name].directory / RUN))
+            used = changed(config, "model", init=str(before.directory / RUN))
+        elif args.init:
+            used = config
+        else:
+            used = changed(config, "data", tokenizer=str(before.directory / RUN / "tokenizer"))
         train(used, directory / RUN, time.time())
         encoder = Encoder.load(str(directory / RUN), dtype=default_dtype())
         per_query = search(encoder, test(args))
         shutil.rmtree(directory / RUN)
         return {"per_query": per_query}
 
-    settings = {"config": what_is_learned(config), "data": identity(config), "depth": DEPTH}
-    return Step(f"cell-{cell.name}", run, settings, (start,) if start else ())
+    settings = settings_of(config) | {"depth": DEPTH}
+    return Step(f"cell-{cell.name}", run, settings, (start or words,))
 
 
 def test(args: argparse.Namespace) -> Collection:
@@ -179,11 +185,14 @@ def main() -> None:
     set_up_logging()
     enable_compilation_cache()
     pipeline, starts = Pipeline(Path(args.workdir)), arms(args)
+    words = starts["mlm"]
+    assert words is not None
     found: dict[Cell, Result] = {}
     todo = cells(args)
     for number, cell in enumerate(todo, start=1):
         print(f"{number} of {len(todo)}: {cell.name}", flush=True)
-        found[cell] = pipeline.result(fine_tuning(args, cell, starts[cell.arm]))
+        step = fine_tuning(args, cell, starts[cell.arm], words)
+        found[cell] = pipeline.result(step)
     per_query = {cell: result.facts["per_query"] for cell, result in found.items()}
     figures = write_results(args.output, per_query, bm25(test(args)), vars(args))
     hours = sum(result.seconds for result in pipeline.results) / 3600

@@ -24,10 +24,12 @@ from condenser_jax.glue.tasks import NINE, Task, find_task
 from condenser_jax.methods import configure
 from condenser_jax.training.sharding import make_mesh
 from condenser_jax.training.workdir import Workdir, check_config, write_json
+from condenser_jax.warm_start import weights_identity
 from condenser_jax.whole_files import written_whole
 
 log = logging.getLogger("condenser_jax")
 METHOD, ALL = "classifier", "all"
+KEPT = {"data": "data", "init": "weights to start from"}
 CELL, RESULTS, SUBMISSION = "cell.json", "results.json", "submission"
 # Sections and keys of a run that are the system, or the cell, or change no figure.
 NOT_OF_THE_PROTOCOL = {
@@ -154,22 +156,24 @@ def finish_cell(
     """
     config = cell_config(suite, name, rate, seed, splits.rows)
     workdir = Workdir(place)
+    start = weights_identity(config.model.init)
     said = f"{name}, learning rate {rate:g}, seed {seed}"
     if (place / CELL).is_file():
         check_config(workdir, json.loads(json.dumps(dataclasses.asdict(config))))
         found = json.loads((place / CELL).read_text(encoding="utf-8"))
-        if found["data"] != splits.hashes:
-            raise UserError(
-                f"the data of {name} have changed since {place} was finished; restore them or name "
-                "another --workdir"
-            )
+        for what, now in (("data", splits.hashes), ("init", start)):
+            if found[what] != now:
+                raise UserError(
+                    f"the {KEPT[what]} of {name} have changed since {place} was finished; restore "
+                    "them or name another --workdir"
+                )
         log.info("%s: finished before", said)
         return Cell(**found["cell"])
     log.info("%s: begins", said)
     runs.train(config, place, time.time())
     cell = Cell(rate, seed, epochs_of(workdir))
     _predict(place, splits.tests, find_task(name))
-    write_json(place / CELL, {"cell": cell._asdict(), "data": splits.hashes})
+    write_json(place / CELL, {"cell": cell._asdict(), "data": splits.hashes, "init": start})
     if not suite.grid.keep:
         shutil.rmtree(workdir.checkpoints)
     log.info("%s: score %.4f", said, cell.last[SCORE])

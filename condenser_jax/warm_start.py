@@ -138,3 +138,18 @@ def warn_of_another_tokenizer(checkpoint: Checkpoint, material: Material) -> Non
             "weights; leave data.tokenizer empty to use the checkpoint's own.",
             own,
         )
+
+
+def weights_identity(where: str) -> list[Any]:
+    """What weights to start from are known by: names, sizes and times of their files, of a work
+    directory those of its last checkpoint; nothing for a hub id, which names its weights.
+    """
+    root = Path(where).expanduser()
+    if not where or not root.is_dir():
+        return []
+    steps = [path for path in (root / "checkpoints").glob("*") if path.name.isdecimal()]
+    last = max(steps, key=lambda path: int(path.name), default=root)
+    kinds = ("metadata", ".safetensors", ".bin", ".pt")
+    files = sorted(path for path in last.rglob("*") if path.name.endswith(kinds))
+    known = ((str(path.relative_to(root)), path.stat()) for path in files)
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in known]

@@ -23,13 +23,15 @@ pre-trained encoder for 2 epochs (`--config.training.steps=100000`). Expect MRR@
 first stage and .382 after the second, from a coCondenser. Not yet measured here.
 
     python launch/train.py --config=configs/retrieval.py:nq \
-        --config.data.train=tevatron:my/train.jsonl --config.data.collection=dpr:my/nq
+        --config.data.train=tevatron:my/train.jsonl --config.data.collection=beir:my/nq
     python launch/train.py --config=configs/retrieval.py:triviaqa \
-        --config.data.train=tevatron:my/train.jsonl --config.data.collection=dpr:my/triviaqa
+        --config.data.train=tevatron:my/train.jsonl --config.data.collection=beir:my/triviaqa
 
 Open question answering as published: two encoders, 128 queries with one hard negative each, whose
-negatives come from blocks of 32 queries (four devices), length 256, 40 epochs. Expect top-20
-accuracy 84.3 (NQ) and 83.2 (TriviaQA) after the second stage. Not yet measured here.
+negatives come from blocks of 32 queries (four devices), length 256, 40 epochs. Evaluations during
+training need judged passages (a BEIR folder); DPR's own files have answers alone, for the test:
+launch/evaluate.py --task=open_qa --data=dpr:my/nq. Expect top-20 accuracy 84.3 (NQ) and 83.2
+(TriviaQA) after the second stage. Not yet measured here.
 """
 
 from ml_collections import ConfigDict
@@ -108,7 +110,7 @@ def _published(config: ConfigDict, collection: str) -> None:
         config.data.update({"group": 8, "query_length": 32, "passage_length": 128})
         config.training.update({"batch_size": 8, "steps": 150_000})  # 3 epochs of 400,782 queries
         return
-    config.data.collection = f"dpr:{collection}"  # a folder of DPR's files
+    config.data.collection = f"beir:{collection}"  # with judged queries of `dev`
     config.data.update({"group": 2, "query_length": 256, "passage_length": 256})
     config.objective.update({"tied": False, "negatives": "32"})
     config.training.update({"batch_size": 128, "steps": 18_500})  # 40 epochs of about 59,000

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.config import RunConfig
@@ -27,6 +29,7 @@ from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.selection import limited, with_wrong_positives
 from condenser_jax.retrieval.texts import Texts
 from condenser_jax.retrieval.training_texts import TEVATRON, TrainingTexts, open_training
+from condenser_jax.training.workdir import Workdir, is_workdir, read_config_json
 
 log = logging.getLogger("condenser_jax")
 SPECIALS = 2  # [CLS] and [SEP]
@@ -93,8 +96,10 @@ class RankingMaterial:
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
-        """Of the training texts, and of which belong together."""
-        return texts_hashes(self.texts)
+        """Of the training texts and of which belong together, and of what evaluations ask."""
+        judged = json.dumps({query: dict(found) for query, found in self.collection.qrels.items()})
+        asked = hash_texts([*Joined(self.collection.queries), judged])
+        return texts_hashes(self.texts) | {"evaluation": asked}
 
     @property
     def cards(self) -> list[dict[str, Any]]:
@@ -193,6 +198,11 @@ class RankingFeed:
                 f"objective.distillation {options.distillation!r} compares the passages of a "
                 f"query, and data.group is {data.group}; use 2 or more."
             )
+        if options.distillation != NO_DISTILLATION and data.wrong_positives:
+            raise UserError(
+                f"data.wrong_positives is {data.wrong_positives}, and passages put in at random "
+                "have no score to distil; set one of it and objective.distillation."
+            )
         together = options.negatives
         if together != GLOBAL and config.training.batch_size % int(together):
             raise UserError(
@@ -222,12 +232,10 @@ class RankingFeed:
         texts = open_training(data.train, data.train_split, options)
         texts = with_wrong_positives(texts, data.wrong_positives, config.seed)
         texts = limited(texts, data.train_limit, config.seed)
-        if config.objective.distillation != NO_DISTILLATION and texts.positives.scores is None:
-            raise UserError(
-                f"objective.distillation is {config.objective.distillation!r}, but not every "
-                f"passage of {data.train} has a score; add the field 'score' of a cross-encoder."
-            )
-        collection = open_collection(data.collection or data.train, data.split, options)
+        if config.objective.distillation != NO_DISTILLATION:
+            _check_scores(config, texts)
+        collection = _open_searched(config, options)
+        _warn_of_another_split(config)
         material = RankingMaterial(config, texts, collection, _tokens(config, texts))
         log.info("data: %s %s", data.train, material.cards[0]["summary"])
         return material
@@ -281,6 +289,62 @@ class Joined(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (text.joined for text in self.texts)
+
+
+def _check_scores(config: RunConfig, texts: TrainingTexts) -> None:
+    """Raises UserError where a query or a passage has no teacher's score to learn from."""
+    asked = config.objective.distillation
+    if texts.positives.scores is None:
+        raise UserError(
+            f"objective.distillation is {asked!r}, but not every passage of {config.data.train} "
+            "has a score; add the field 'score' of a cross-encoder."
+        )
+    without = int((np.diff(texts.negatives.offsets) == 0).sum())
+    if without:
+        raise UserError(
+            f"objective.distillation is {asked!r}, but {without:,} of {len(texts.queries):,} "
+            f"queries of {config.data.train} have no hard negative to compare with; leave them out."
+        )
+
+
+def _open_searched(config: RunConfig, options: CollectionOptions) -> Collection:
+    """The collection that evaluations search. Raises UserError where nothing is judged."""
+    data = config.data
+    where = data.collection or data.train
+    try:
+        collection = open_collection(where, data.split, options)
+    except UserError as error:
+        raise UserError(
+            f"data.split is {data.split!r}, whose queries are asked in evaluations: {error}"
+        ) from error
+    if not any(any(grades.values()) for grades in collection.qrels.values()):
+        raise UserError(
+            f"{where} judges no query of its {data.split!r} (data.split), so nothing can be "
+            "measured during training; name a collection with qrels in data.collection: answers "
+            "alone are for launch/evaluate.py --task=open_qa."
+        )
+    return collection
+
+
+def _warn_of_another_split(config: RunConfig) -> None:
+    """What a run on docstrings held out is `test` only for the same seed and share."""
+    data, start = config.data, config.model.init
+    if not (data.train.startswith("docstrings:") and start and is_workdir(start)):
+        return
+    before = read_config_json(Workdir(Path(start)))
+    if not str(before["data"].get("source", "")).startswith("docstrings:"):
+        return
+    known = (before["seed"], before["data"]["heldout_share"])
+    ours = (data.split_seed, data.heldout_share)
+    if known != ours:
+        log.warning(
+            "%s HAS READ MODULES OF `test`: it was trained with seed %d and heldout_share %g, and "
+            "data.split_seed is %d, data.heldout_share %g; make them equal, or do not believe "
+            "figures of `test`.",
+            start,
+            *known,
+            *ours,
+        )
 
 
 def texts_hashes(texts: TrainingTexts) -> dict[str, str]:

@@ -7,7 +7,7 @@ spans are, ids joined and offsets beside them.
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +89,7 @@ class Tokens(NamedTuple):
                 bar.advance(len(part))
 
 
-def hash_texts(texts: Sequence[str]) -> str:
+def hash_texts(texts: Iterable[str]) -> str:
     """A hash of texts in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:

@@ -23,6 +23,7 @@ from condenser_jax.retrieval.tables import Results
 from condenser_jax.run import train
 from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.table import TASKS
+from condenser_jax.warm_start import weights_identity
 
 TASK_OF = {"similarity": "sts", "sections": "sections", "retriever": "retrieval"}
 EVERYTHING = 0  # the limit that is none
@@ -85,6 +86,7 @@ def _step(config: RunConfig, plan: Plan, data: Facts) -> Step:
     settings = {
         "config": what_is_learned(config),
         "data": data,
+        "init": weights_identity(config.model.init),
         "plan": [plan.epochs, plan.test, plan.test_split],
     }
     return Step(f"{config.data.train_limit or 'all'}-{config.seed}", run, settings)

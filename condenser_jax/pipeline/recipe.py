@@ -9,6 +9,8 @@ finds the negatives of the second.
 """
 
 import dataclasses
+import functools
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -34,6 +36,7 @@ from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.retrieval import report_retrieval
 from condenser_jax.tasks.table import write_files
 from condenser_jax.training.workdir import FREE_KEYS
+from condenser_jax.warm_start import weights_identity
 
 RUN, TRAINING_FILE = "run", "train.jsonl.gz"
 Results = Mapping[str, Result]
@@ -65,8 +68,9 @@ def training_step(
         export_run(workdir.root, directory / name, step)
         return {"figures": history, "model": name}
 
-    data = [] if negatives else identity(config)  # a training file is known by its step
-    settings = {"config": what_is_learned(config), "data": data, "exports": step}
+    settings = settings_of(config, taught_by_a_step=negatives is not None) | {"exports": step}
+    if step == "best" or config.training.patience:
+        settings["eval_every"] = config.training.eval_every
     return Step(name, run, settings, tuple(filter(None, (init, negatives))))
 
 
@@ -161,19 +165,37 @@ def what_is_learned(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def identity(config: RunConfig) -> list[str]:
+def settings_of(config: RunConfig, taught_by_a_step: bool = False) -> dict[str, Any]:
+    """What the result of a run depends on: its configuration, its data, and where it starts.
+
+    Args:
+      taught_by_a_step: its training file is a step's, which is known already.
+    """
+    return {
+        "config": what_is_learned(config),
+        "data": identity(config, taught_by_a_step),
+        "init": weights_identity(config.model.init),
+    }
+
+
+def identity(config: RunConfig, taught_by_a_step: bool = False) -> list[str]:
     """What the data are known by, so that a changed source is a changed step."""
-    if isinstance(config.data, DataConfig):
-        options = prepare_config(config.data, config.seed, tokenizer_of(config))
+    data = config.data
+    if isinstance(data, DataConfig):
+        options = prepare_config(data, config.seed, tokenizer_of(config))
         return [directory.name for directory, _ in prepared_directories(options)]
-    split = CollectionOptions(
-        config.data.bad_share, config.data.heldout_share, config.data.split_seed
-    )
-    texts = open_training(config.data.train, config.data.train_split, split)
-    return list(texts_hashes(texts).values())
+    split = (data.bad_share, data.heldout_share, data.split_seed)
+    found = [_hash(data.collection or data.train, data.split, *split)]
+    if not taught_by_a_step:
+        texts = open_training(data.train, data.train_split, CollectionOptions(*split))
+        found += texts_hashes(texts).values()
+    return found
 
 
-def _hash(collection: str, split: str) -> str:
-    found = open_collection(collection, split)
+@functools.cache  # steps share collections, and a large one takes a minute
+def _hash(
+    collection: str, split: str, bad_share: float = 0.01, heldout: float = 0.1, seed: int = 0
+) -> str:
+    found = open_collection(collection, split, CollectionOptions(bad_share, heldout, seed))
     judged = json.dumps({query: dict(grades) for query, grades in found.qrels.items()})
-    return hash_texts([*Joined(found.corpus), *Joined(found.queries), judged])
+    return hash_texts(itertools.chain(Joined(found.corpus), Joined(found.queries), [judged]))

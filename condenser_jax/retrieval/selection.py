@@ -41,7 +41,8 @@ def limited(data: TrainingTexts, limit: int, seed: int) -> TrainingTexts:
 
 
 def with_wrong_positives(data: TrainingTexts, share: float, seed: int) -> TrainingTexts:
-    """Returns the data with a share of the positives replaced by passages drawn at random.
+    """Returns the data with a share of the positives replaced by passages drawn at random, which
+    have no scores.
 
     Raises UserError for what is no share.
     """
@@ -55,4 +56,4 @@ def with_wrong_positives(data: TrainingTexts, share: float, seed: int) -> Traini
     drawn = integers_below(len(data.passages), WRONG, seed, places).astype(np.int32)
     is_wrong = uniform(IS_WRONG, seed, places) < share
     numbers = np.where(is_wrong, drawn, data.positives.numbers)
-    return data._replace(positives=data.positives._replace(numbers=numbers))
+    return data._replace(positives=data.positives._replace(numbers=numbers, scores=None))

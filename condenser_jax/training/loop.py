@@ -201,12 +201,13 @@ class Loop:
         stopping = self.stop.agreed(done)
         evaluates = last or (done % run.eval_every == 0 and not stopping)
         saves = last or stopping or done % run.save_every == 0
-        if saves or (evaluates and run.patience) or done % run.log_every == 0:
+        if saves or evaluates or done % run.log_every == 0:
             self._log(done)
         with self._clock.paused():
             if evaluates:
                 self._evaluate(done)
-            if saves or self._is_exhausted:
+            is_best = evaluates and self.history.get("best", {}).get("step") == done
+            if saves or is_best or self._is_exhausted:
                 self._save(done)
         if stopping and not last:
             self.checkpoints.wait()

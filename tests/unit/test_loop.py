@@ -186,3 +186,15 @@ def test_a_run_without_patience_left_ends_saves_and_stays_ended(tmp_path):
     again = go(run, tmp_path)
     assert int(again.state.step) == 20 and again.history == loop.history
     assert next(figures) == 1.0  # nobody asked for another evaluation
+
+
+def test_an_evaluation_that_is_better_than_all_before_is_saved(tmp_path):
+    figures = iter([9.0, 3.0, 4.0, 5.0])
+    run = dataclasses.replace(
+        toy_run(ONE_TO_ONE, 12),
+        eval_every=4,
+        evaluate=lambda params, frozen: {"heldout/loss": next(figures)},
+    )
+    go(run, tmp_path)
+    saved = Saved(tmp_path)
+    assert saved.steps == [4, 12] and saved.best_step == 4

@@ -65,7 +65,7 @@ def test_a_step_that_was_stopped_finds_its_directory_again(tmp_path):
 def without_data():
     """No data are read for the key of a step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("condenser_jax.pipeline.recipe.identity", lambda config: [])
+        patch.setattr("condenser_jax.pipeline.recipe.identity", lambda *known: [])
         patch.setattr("condenser_jax.pipeline.recipe._hash", lambda *where: "")
         yield
 

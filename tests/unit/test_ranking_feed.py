@@ -1,6 +1,8 @@
 """From a collection to a retriever's run: what is trained on, what is measured, what is refused."""
 
+import dataclasses
 import json
+import logging
 
 import jax
 import numpy as np
@@ -12,7 +14,7 @@ from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.passage_retrieval import draw_sample
 from condenser_jax.feeds.corpus import check_spans
-from condenser_jax.feeds.ranking import RANKING
+from condenser_jax.feeds.ranking import RANKING, _warn_of_another_split
 from condenser_jax.feeds.tokens import Tokens
 from condenser_jax.methods import configure
 from condenser_jax.retrieval.kinds import open_collection
@@ -160,6 +162,58 @@ def test_texts_are_encoded_once_and_found_again(monkeypatch):
         tokens.store(texts, "query: ", 3)
 
 
+def write_training(path, groups):
+    """A training file of (query, positive, negatives) with a score for each passage."""
+    lines = [
+        {
+            "query_id": str(number),
+            "query": query,
+            "positive_passages": [{"docid": positive, "text": positive, "score": 1.0}],
+            "negative_passages": [{"docid": n, "text": n, "score": 0.5} for n in negatives],
+        }
+        for number, (query, positive, negatives) in enumerate(groups)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return f"tevatron:{path}"
+
+
+def test_a_query_without_a_negative_cannot_be_distilled(config, folder, tmp_path):
+    groups = [("what is a fig", "fig", ["grape"]), ("what is a kiwi", "kiwi", [])]
+    data = {"train": write_training(tmp_path / "t.jsonl", groups), "collection": f"beir:{folder}"}
+    with pytest.raises(UserError, match="'kl', but 1 of 2 queries of .* have no hard negative"):
+        build(config(data=data, objective={"distillation": "kl"}))
+
+
+def test_a_collection_that_judges_nothing_cannot_be_measured(config, folder, tmp_path):
+    (tmp_path / "psgs_w100.tsv").write_text("id\ttext\ttitle\n1\ta fig is a fruit\tFig\n")
+    (tmp_path / "dev.qa.csv").write_text("what is a fig\t['fruit']\n")
+    data = {"train": f"beir:{folder}", "collection": f"dpr:{tmp_path}"}
+    with pytest.raises(
+        UserError, match="judges no query of its 'dev' .data.split., so nothing can"
+    ):
+        build(config(data=data))
+
+
+def test_another_dev_set_is_another_run(built, folder):
+    material = built.material
+    changed = dataclasses.replace(material, collection=open_collection(f"beir:{folder}", "train"))
+    assert changed.hashes["evaluation"] != material.hashes["evaluation"]
+    assert changed.hashes["judgements"] == material.hashes["judgements"]
+
+
+@pytest.mark.parametrize(("seed", "warned"), [(0, False), (1, True)])
+def test_a_start_that_has_read_the_test_modules_is_warned_of(
+    config, tmp_path, caplog, monkeypatch, seed, warned
+):
+    monkeypatch.setattr(logging.getLogger("condenser_jax"), "propagate", True)
+    before = {"seed": seed, "data": {"source": "docstrings:", "heldout_share": 0.1}}
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    (tmp_path / "data_hashes.json").write_text("{}")
+    run = config(data={"train": "docstrings:jax"}, model={"init": str(tmp_path)})
+    _warn_of_another_split(run)
+    assert ("HAS READ MODULES OF `test`" in caplog.text) == warned
+
+
 def test_there_is_nothing_to_prepare_for_a_retriever(config):
     with pytest.raises(UserError, match="retriever does not learn from spans, so there is nothing"):
         check_spans(config())
@@ -182,6 +236,14 @@ def test_there_is_nothing_to_prepare_for_a_retriever(config):
         (
             {"data": {"train": "tevatron:train.jsonl"}},
             "data.collection is empty; a training file names no collection to search",
+        ),
+        (
+            {"data": {"wrong_positives": 0.2}, "objective": {"distillation": "kl"}},
+            "data.wrong_positives is 0.2, and passages put in at random have no score to distil",
+        ),
+        (
+            {"data": {"split": "test"}},
+            "data.split is 'test', whose queries are asked in evaluations: .* has no split 'test'",
         ),
         ({"data": {"train_limit": 9}}, "data.train_limit is 9; expected 1 to 8, as many queries"),
         ({"data": {"wrong_positives": 1.0}}, "data.wrong_positives is 1.0; expected a share of"),

@@ -17,7 +17,7 @@ from condenser_jax.methods import configure
 from condenser_jax.run import _write_companions
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.workdir import open_workdir
-from condenser_jax.warm_start import resumed_start
+from condenser_jax.warm_start import resumed_start, weights_identity
 
 WORDS = "a condenser reads spans of documents and tells which of them belong together".split()
 
@@ -191,3 +191,13 @@ def test_documents_without_two_spans_are_left_out_and_told(config, caplog, monke
 def test_a_corpus_without_documents_of_two_spans_is_refused(config):
     with pytest.raises(UserError, match="none of the .* has two spans; .*smaller data.max_length"):
         build(config("cocondenser", data={"max_length": 128, "short_probability": 0.0}))
+
+
+def test_weights_to_start_from_are_known_by_their_files(condenser, tmp_path):
+    known = weights_identity(str(condenser[0]))
+    assert known and all(name.startswith("checkpoints/4/") for name, *_ in known)
+    copy = shutil.copytree(condenser[0], tmp_path / "copy")
+    assert weights_identity(str(copy)) == known
+    shutil.rmtree(copy / "checkpoints" / "4")
+    assert weights_identity(str(copy)) != known
+    assert weights_identity("") == weights_identity("bert-base-uncased") == []
