@@ -4,8 +4,8 @@
 
 Each size is a directory of random vectors as launch/encode.py writes it (3 GB per million of 768 in
 float32; removed at the end), searched in a process of its own. Memory is what the process holds
-itself, read 50 times a second: its anonymous pages, without the pages of mapped files, which the
-kernel may drop. Appends JSON to docs/benchmarks/search.jsonl.
+itself, read 50 times a second and at every block: its anonymous pages, without the pages of mapped
+files, which the kernel may drop. Appends JSON to docs/benchmarks/search.jsonl.
 """
 
 import argparse
@@ -43,21 +43,33 @@ def write_corpus(directory: Path, rows: int, width: int) -> None:
         write_shard(directory, card, shard, np.roll(base, shard, axis=1)[:count])
 
 
+class Memory:
+    """The most anonymous memory of this process: 50 times a second, and whenever it is asked, since
+    a busy machine lets the clock miss what lasts shortly.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0
+
+    def note(self, count: int = 0) -> None:
+        """Looks now; `count` is what `search_vectors` tells of its blocks."""
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        self.peak = max(self.peak, int(found[1]) * 1024 if found else 0)
+
+
 @contextmanager
-def watched_memory() -> Iterator[list[int]]:
-    """Gives a list whose only element is the most anonymous memory so far, in bytes."""
-    peak, stop = [0], threading.Event()
-    status = Path("/proc/self/status")
+def watched_memory() -> Iterator[Memory]:
+    """Watches while the block runs."""
+    memory, stop = Memory(), threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.02):
-            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
-            peak[0] = max(peak[0], int(found[1]) * 1024 if found else 0)
+            memory.note()
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield peak
+        yield memory
     finally:
         stop.set()
         thread.join()
@@ -73,9 +85,9 @@ def search_one(directory: Path, queries: int, k: int) -> dict:
     wanted = wanted.astype(np.float32)
     mesh = make_mesh()
     search_vectors(wanted, vectors.shards[0], k, mesh)  # compiles
-    with watched_memory() as peak:
+    with watched_memory() as memory:
         began = perf_counter()
-        hits = search_vectors(wanted, vectors, k, mesh)
+        hits = search_vectors(wanted, vectors, k, mesh, advance=memory.note)
         seconds = perf_counter() - began
     return {
         "rows": len(vectors),
@@ -83,7 +95,7 @@ def search_one(directory: Path, queries: int, k: int) -> dict:
         "queries": queries,
         "k": k,
         "seconds": round(seconds, 2),
-        "peak_anonymous_bytes": peak[0],
+        "peak_anonymous_bytes": memory.peak,
         "largest_difference": difference(wanted[:CHECKED], vectors, hits.scores[:CHECKED]),
     }
 
