@@ -18,13 +18,13 @@ CONFIG = command.config_flag()
 def main() -> None:
     """Prepares every source of the configuration and reports on each."""
     from condenser_jax.data.report import report
-    from condenser_jax.feeds.corpus import check_spans, prepare_corpus, tokenizer_of
-    from condenser_jax.methods import configure
+    from condenser_jax.feeds.corpus import check_spans
+    from condenser_jax.methods import METHODS, configure
 
     config = configure(CONFIG.value.to_dict())
     check_spans(config)
-    corpus = prepare_corpus(config.data, config.seed, tokenizer_of(config))
-    for prepared, weight in corpus.sources:
+    material = METHODS[config.objective.name].feed.open(config)  # as training does
+    for prepared, weight in material.corpus.sources:
         print(f"\n{report(prepared.card)}\n\nweight {weight:g}, prepared in {prepared.directory}")
 
 

@@ -19,11 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.objectives.distillation import count_tokens
 from condenser_jax.types import Frozen, Mean, Params
 
 AGREES = 0.5  # a ratio from which on the teacher finds a replacement as good as the original
@@ -45,12 +47,16 @@ def agreement_evaluator(
 
     Args:
       predict: "draw", "agreement" and "teacher_masked_lm" of an objective of distillation.
-      batches: of fixed masks, with "numbers" float32 [B, M] in [0, 1) by which samples are drawn.
+      batches: of fixed masks, with "numbers" float32 [B, M] in [0, 1) by which samples are drawn;
+        how the texts are cut into batches changes no figure.
       least_accuracy: of the teacher's MLM; a UserError is raised under it.
       show: is given the first batch with the replacements of the tutor, or else of the teacher,
         and the ratios of both (if the student knows them).
     """
     placed = [place(batch, mesh) for batch in batches]
+    names = "attention_mask", "masked_weights"
+    whole = {name: jnp.concatenate([batch[name] for batch in batches]) for name in names}
+    counts = jax.device_get(count_tokens(whole))  # losses are shares in that of all texts
     compiled = {
         name: jax.jit(predict[name], out_shardings=replicated(mesh))
         for name in ("draw", "agreement", "teacher_masked_lm")
@@ -81,7 +87,7 @@ def agreement_evaluator(
         firsts: dict[str, Mapping[str, Any]] = {}
         for kind, ids in replaced.items():
             found = [
-                compiled["agreement"](params, frozen, {**batch, "replaced_ids": new})
+                compiled["agreement"](params, frozen, {**batch, "replaced_ids": new}, counts)
                 for batch, new in zip(placed, ids, strict=True)
             ]
             firsts[kind] = found[0]

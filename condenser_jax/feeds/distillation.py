@@ -27,7 +27,7 @@ from condenser_jax.objectives.base import Goal, Objective
 from condenser_jax.types import Frozen, Params
 
 log = logging.getLogger("condenser_jax")
-NUMBERS = 16  # what a hash is drawn for
+NUMBERS = 17  # what a hash is drawn for
 WHOLE = "all"  # rows that are encoded at a time
 
 
@@ -37,7 +37,7 @@ class DistillationEvaluation:
 
     spans: int = 512  # on which student and teacher are compared
     examples: int = 3  # of them shown in words at each evaluation
-    batch_size: int = 128
+    batch_size: int = 128  # rows at a time; changes no figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +78,17 @@ class DistillationMaterial(SpanMaterial):
         """As many spans of each source, with the numbers that replacements are drawn by."""
         config, found = self.config, []
         data, size = config.data, config.evaluation.batch_size
-        for prepared, _ in self.corpus.sources:
+        for source, (prepared, _) in enumerate(self.corpus.sources):
             spans = prepared.heldout
             chosen = spread(len(spans), -(-config.evaluation.spans // len(self.corpus.sources)))
             if len(spans):
                 how = (size, data.max_length, data.mask_rate, config.seed, TOKENS)
-                found += fixed_batches(spans, chosen, self.vocabulary, *how)
-        for number, batch in enumerate(found):
-            rows, slots = batch["masked_ids"].shape
-            places = np.arange(rows * slots).reshape(rows, slots)
-            batch["numbers"] = uniform(NUMBERS, config.seed, number, places)
+                batches = fixed_batches(spans, chosen, self.vocabulary, *how)
+                for start, batch in zip(range(0, len(chosen), size), batches, strict=True):
+                    rows = np.arange(start, start + size)[:, None]  # of the source's sample
+                    slots = np.arange(batch["masked_ids"].shape[1])
+                    batch["numbers"] = uniform(NUMBERS, config.seed, source, rows, slots)
+                found += batches
         return found
 
     def _show(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -28,7 +28,7 @@ from condenser_jax.hf.card import EncoderCard
 from condenser_jax.objectives.base import Goal, Objective
 
 SHORTEST = 8  # tokens: four specials of a pair, and a word or two
-LIMITED = 51  # what a hash is drawn for
+LIMITED = 71  # what a hash is drawn for
 log = logging.getLogger("condenser_jax")
 
 
@@ -186,6 +186,7 @@ class GlueFeed:
             passage_max_length=row_length(config),
             tokenizer_hash=tokenizer_hash,
             has_trained_mlm_head=False,
+            is_fine_tuned=True,
         )
 
     def describe(self, config: RunConfig) -> Iterator[str]:

@@ -228,6 +228,7 @@ class SentenceFeed:
             passage_max_length=config.data.max_length,
             tokenizer_hash=tokenizer_hash,
             has_trained_mlm_head=False,
+            is_fine_tuned=True,
         )
 
     def describe(self, config: RunConfig) -> Iterator[str]:

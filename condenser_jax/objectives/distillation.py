@@ -156,7 +156,7 @@ class Pair:
         teacher's, through one fit for all.
         """
         pairs = zip(student, teacher[:: self.stride], strict=True)
-        mask, attended = batch["attention_mask"], counts["attended"]
+        mask, attended = text_mask(batch), counts["attended"]
         terms = (hidden_mse(self.fitted(params, s), t, mask, attended) for s, t in pairs)
         return sum(terms, jnp.zeros(()))
 
@@ -165,7 +165,7 @@ class Pair:
     ) -> Scalar:
         """Sum over the student's layers of the mean squared difference of attention scores."""
         pairs = zip(student, teacher[self.stride - 1 :: self.stride], strict=True)
-        mask = batch["attention_mask"]
+        mask = text_mask(batch)
         terms = (attention_mse(s, t, mask, counts["pairs"]) for s, t in pairs)
         return sum(terms, jnp.zeros(()))
 
@@ -184,12 +184,12 @@ def build_baseline(
     def losses(params, frozen, batch, counts, dropout):
         return {"train": loss(params, frozen, batch, counts, dropout)}
 
-    def agreement(params, frozen, batch):
+    def agreement(params, frozen, batch, counts):
         """The method's loss on its own texts, the cosine on those with replacements."""
-        ids, mask = replace_masked(batch, batch["replaced_ids"]), batch["attention_mask"]
+        ids, mask = replace_masked(batch, batch["replaced_ids"]), text_mask(batch)
         theirs, _ = pair.read_teacher(frozen, batch, ids)
         ours, _ = pair.read_student(params, batch, ids, None)
-        metrics = loss(params, frozen, batch, count_tokens(batch), None).metrics
+        metrics = loss(params, frozen, batch, counts, None).metrics
         return {"means": metrics | pair.cosine_of(params, ours, theirs, mask)}
 
     return Objective(
@@ -243,9 +243,19 @@ def shares_of(terms: dict[str, Scalar], weights: Array, counts: Counts) -> dict[
     return {name: Mean(term * counts["masked"], weights.sum()) for name, term in terms.items()}
 
 
+def text_mask(batch: Batch) -> Array:
+    """The attention mask [B, L] as weights: a row that attends to a lone CLS, which only fills up a
+    batch, has none.
+    """
+    mask = batch["attention_mask"]
+    return mask * (mask.sum(-1, keepdims=True) > 1)
+
+
 def count_tokens(batch: Batch) -> Counts:
-    """Of the global batch: masked tokens, attended positions, and pairs of them in one row."""
-    lengths = batch["attention_mask"].sum(-1).astype(jnp.float32)
+    """Of the global batch: masked tokens, attended positions of texts, and pairs of these in one
+    row.
+    """
+    lengths = text_mask(batch).sum(-1).astype(jnp.float32)
     return {
         "masked": jnp.maximum(batch["masked_weights"].sum(), 1.0),
         "attended": jnp.maximum(lengths.sum(), 1.0),

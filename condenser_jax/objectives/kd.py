@@ -30,6 +30,7 @@ from condenser_jax.objectives.distillation import (
     build_baseline,
     mean,
     shares_of,
+    text_mask,
 )
 
 
@@ -93,8 +94,7 @@ def build(
             value, metrics = value + options.mlm_weight * share, metrics | own
         if options.cosine_weight:
             fitted = pair.fitted(params, ours) if needs_fit else ours
-            mask = batch["attention_mask"]
-            distance = cosine_distance(fitted, theirs, mask, counts["attended"])
+            distance = cosine_distance(fitted, theirs, text_mask(batch), counts["attended"])
             value = value + options.cosine_weight * distance
             metrics |= shares_of({"cosine_loss": distance}, weights, counts)
         value = value + jnp.zeros(())

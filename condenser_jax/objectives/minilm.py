@@ -25,6 +25,7 @@ from condenser_jax.objectives.distillation import (
     check_heads,
     original_ids,
     shares_of,
+    text_mask,
 )
 from condenser_jax.types import Array
 
@@ -98,7 +99,7 @@ def _build(
         )
 
     def loss(params, frozen, batch, counts, dropout) -> Loss:
-        ids, mask = original_ids(batch), batch["attention_mask"]
+        ids, mask = original_ids(batch), text_mask(batch)
         _, theirs = pair.read_teacher(frozen, batch, ids, *collect)
         _, ours = pair.read_student(params, batch, ids, dropout, *collect)
         wanted, given = scores(theirs, taught - 1), scores(ours, -1)

@@ -41,6 +41,7 @@ from condenser_jax.objectives.distillation import (
     predictions,
     replace_masked,
     shares_of,
+    text_mask,
 )
 from condenser_jax.objectives.tutor_kd_config import MAXIMISE, MINIMISE, TutorKdConfig
 from condenser_jax.types import Array, Batch, Counts, Frozen, Params, Scalar, Tree
@@ -193,7 +194,7 @@ class TutorKd:
         ratio = self.teacher_ratio(played, batch)
         logits, at_slots = self.ratio_logits(params, judged.student, slots)
         loss = ratio_cross_entropy(
-            logits, at_slots, ratio, batch["attention_mask"], weights, counts["attended"]
+            logits, at_slots, ratio, text_mask(batch), weights, counts["attended"]
         )
         ones = (ratio >= 1.0).astype(ratio.dtype)
         metrics = {"ratio": mean(ratio, weights), "ratio_ones": mean(ones, weights)}
@@ -218,19 +219,21 @@ class TutorKd:
             found["tutor"] = self.play(params, frozen, batch, numbers).replaced
         return found
 
-    def agreement(self, params: Params, frozen: Frozen, batch: Batch) -> dict[str, Any]:
+    def agreement(
+        self, params: Params, frozen: Frozen, batch: Batch, counts: Counts
+    ) -> dict[str, Any]:
         """How student and teacher, without dropout, judge given replacements [B, M]: {"means":
         losses, rewards, cosine} and, if the student knows them, {"ratios": teacher's, student's}.
+        The losses are shares in those of all that `counts` counts.
         """
         replaced, weights = batch["replaced_ids"], batch["masked_weights"]
         _, teacher = self.pair.masked_logits(frozen, batch)
         played = Played(replace_masked(batch, replaced), replaced, teacher, None)
         judged = self.judge(params, frozen, batch, played.ids, None)
-        counts = count_tokens(batch)
         minimise, student_reward = self.minimise(params, batch, counts, played, judged)
         maximise = self.maximise(batch, counts, played, judged, student_reward)
         theirs = judged.teacher_kept[HIDDEN][-1]
-        close = self.pair.cosine_of(params, judged.student, theirs, batch["attention_mask"])
+        close = self.pair.cosine_of(params, judged.student, theirs, text_mask(batch))
         found: dict[str, Any] = {"means": minimise.metrics | maximise.metrics | close}
         if self.options.has_ratio:
             slots = batch["masked_positions"]

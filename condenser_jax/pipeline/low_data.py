@@ -40,11 +40,16 @@ class Plan(NamedTuple):
 
 
 def check_plan(config: RunConfig, plan: Plan) -> None:
-    """Raises UserError for a plan of nothing, and for a method that knows no labels."""
+    """Raises UserError for a plan of nothing, a method that knows no labels, and GLUE's."""
     if not plan.limits or plan.seeds < 1 or min(plan.limits) < 0 or plan.epochs < 0:
         raise UserError(
             f"sizes {list(plan.limits)} with {plan.seeds} seeds for {plan.epochs} epochs: expected "
             "one size or more, each the number of rows or 0 for all, and one seed or more"
+        )
+    if config.objective.name == "classifier":
+        raise UserError(
+            "few labels of a GLUE task are measured by launch/glue.py; give their number as "
+            "--config.run.data.train_limit=1000"
         )
     if config.objective.name not in TASK_OF:
         raise UserError(

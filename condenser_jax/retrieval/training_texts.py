@@ -72,10 +72,14 @@ def open_training(
     """
     options = options or CollectionOptions()
     kind, colon, rest = spec.partition(":")
-    if kind == TEVATRON and colon:
+    known = [*KINDS, TEVATRON]
+    if not colon:
+        raise UserError(
+            f"training data {spec!r} names no kind; write KIND:WHERE with one of: "
+            f"{', '.join(sorted(known))}"
+        )
+    if choose("kind of training data", kind, known) == TEVATRON:
         return read_tevatron(rest, options.bad_share)
-    if colon:
-        choose("kind of training data", kind, [*KINDS, TEVATRON])
     return from_collection(open_collection(spec, split, options))
 
 

@@ -10,7 +10,7 @@ from condenser_jax.data.store import Prepared
 from condenser_jax.encoder import Encoder, default_dtype
 from condenser_jax.encoder_source import read_source, says_pooling
 from condenser_jax.errors import UserError
-from condenser_jax.feeds.corpus import DataConfig, prepare_config, prepare_corpus, tokenizer_of
+from condenser_jax.feeds.corpus import DataConfig, prepare_config, prepare_corpus
 from condenser_jax.finished import Finished
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.types import Tree
@@ -77,17 +77,18 @@ def read_weights(path: str, name: str) -> Weights:
 
 
 def _prepared_data(run: Finished) -> list[Prepared]:
-    """The data of a run, prepared again if they were removed.
+    """The data of a run, prepared again if they were removed: with the run's own tokenizer, or with
+    one that is trained on them, which then is the run's.
 
     Raises UserError if its sources have changed since: then other documents would be held out.
     """
+    data, seed = run.config.data, run.config.seed
     known = json.loads(run.workdir.data_hashes.read_text(encoding="utf-8"))
-    tokenizer = tokenizer_of(run.config)
-    wanted = prepared_directories(prepare_config(run.config.data, run.config.seed, tokenizer))
-    if {directory.name for directory, _ in wanted} != known.keys():
-        raise UserError(
-            f"{run.config.data.source!r} has changed since {run.workdir.root} was trained on it, "
-            "so what was held out is unknown; name texts: --data=text:my/*.txt"
-        )
-    corpus = prepare_corpus(run.config.data, run.config.seed, tokenizer)
-    return [prepared for prepared, _ in corpus.sources]
+    for tokenizer in (str(run.workdir.tokenizer), ""):
+        wanted = prepared_directories(prepare_config(data, seed, tokenizer))
+        if {directory.name for directory, _ in wanted} <= known.keys():  # a teacher too
+            return [prepared for prepared, _ in prepare_corpus(data, seed, tokenizer).sources]
+    raise UserError(
+        f"{data.source!r} has changed since {run.workdir.root} was trained on it, "
+        "so what was held out is unknown; name texts: --data=text:my/*.txt"
+    )

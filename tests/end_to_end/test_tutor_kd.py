@@ -45,6 +45,14 @@ def test_it_agrees_more_with_its_teacher_in_the_end(student):
     assert last["heldout_teacher/cosine"] > first["heldout_teacher/cosine"] + 0.1
 
 
+def test_what_is_prepared_is_what_training_reads(student, teacher, cache):
+    flags = [f"--config.objective.teacher={teacher}"]
+    done = launch("prepare", "--config=configs/tutor_kd.py:smoke", *flags, cache=cache)
+    assert done.returncode == 0, done.stderr
+    prepared = done.stdout.strip().rsplit("/", 1)[1]
+    assert prepared in json.loads((student[0] / "data_hashes.json").read_text())
+
+
 @pytest.fixture(scope="module")
 def exported(student, cache, tmp_path_factory):
     output = tmp_path_factory.mktemp("exports") / "student"

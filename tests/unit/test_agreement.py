@@ -7,7 +7,7 @@ import pytest
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.agreement import agreement_evaluator, auc
 from condenser_jax.models.config import ComputeConfig
-from condenser_jax.objectives import kd, tutor_kd
+from condenser_jax.objectives import kd, minilm, tutor_kd
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.sharding import make_mesh
 from tests.distillation import ROWS, STUDENT, TEACHER, frozen_teacher, small_batch
@@ -97,3 +97,40 @@ def test_a_student_without_fit_of_another_width_has_no_cosine():
     objective = kd.build(STUDENT, ComputeConfig(), kd.KdConfig(), TEACHER)
     figures = evaluation(objective)(random_params(objective), frozen_teacher())
     assert "heldout/loss" in figures and "heldout_teacher/cosine" not in figures
+
+
+def cut(size, attended=1):
+    """A sample of 5 texts in batches of `size` rows, the last one filled up with rows of so many
+    attended positions.
+    """
+    first, second = batches()
+    rows = -(-5 // size) * size
+    filled = {}
+    for name, values in first.items():
+        filled[name] = np.zeros((rows, *values.shape[1:]), values.dtype)
+        filled[name][:5] = np.concatenate([values, second[name]])[:5]
+    filled["input_ids"][5:, 0] = 2
+    filled["attention_mask"][5:, :attended] = 1
+    return [{name: v[i : i + size] for name, v in filled.items()} for i in range(0, rows, size)]
+
+
+@pytest.mark.parametrize(
+    ("build", "options"),
+    [
+        (kd.build, kd.DistilBertConfig()),
+        (minilm.build_v2, minilm.MiniLmV2Config(relation_heads=4)),
+    ],
+)
+def test_how_texts_are_cut_into_batches_changes_no_figure(build, options):
+    objective = build(STUDENT, ComputeConfig(), options, TEACHER)
+    params, frozen = random_params(objective), frozen_teacher()
+
+    def figures(*how):
+        mesh = make_mesh(devices=jax.devices()[:1])
+        return agreement_evaluator(objective.predict, cut(*how), 0.0, mesh)(params, frozen)
+
+    found = figures(3)
+    assert len(found) > 2
+    assert figures(4) == pytest.approx(found, rel=1e-6, abs=1e-6)
+    as_texts = figures(3, 2)["heldout/loss"]  # if the row that fills up were a text
+    assert as_texts != pytest.approx(found["heldout/loss"], rel=1e-5)

@@ -10,7 +10,7 @@ import pytest
 from condenser_jax.build import build
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.classification import Part, classification_evaluator
-from condenser_jax.feeds.glue import read_splits
+from condenser_jax.feeds.glue import GLUE, read_splits
 from condenser_jax.glue.tasks import TASKS
 from condenser_jax.methods import configure
 from condenser_jax.training.sharding import make_mesh
@@ -85,6 +85,11 @@ def test_a_run_measures_the_whole_dev_set_of_its_task(config):
     assert "task rte: sentence1 and sentence2 -> one of entailment, not_entailment" in built.notes
     for group in ("backbone", "pooler", "classifier"):
         assert f"weights: {group} from scratch" in built.notes
+
+
+def test_the_card_says_that_the_encoder_is_fine_tuned(config):
+    card = GLUE.card(config(), "hash")
+    assert card.is_fine_tuned and not card.has_trained_mlm_head
 
 
 def test_the_figures_of_two_dev_sets_have_two_names_and_one_score():

@@ -82,3 +82,6 @@ def test_a_plan_that_cannot_be_is_refused(config, tmp_path):
     mlm = dataclasses.replace(config, objective=configure({"objective": {"name": "mlm"}}).objective)
     with pytest.raises(UserError, match="'mlm' learns from text without labels; use one of: retri"):
         run_plan(mlm, Plan((5,), 1), tmp_path)
+    glue = configure({"objective": {"name": "classifier"}})
+    with pytest.raises(UserError, match=r"GLUE .* launch/glue.py; .*--config.run.data.train_limit"):
+        run_plan(glue, Plan((5,), 1), tmp_path)

@@ -127,6 +127,7 @@ def test_fewer_labels_are_a_part_of_more_and_the_tokenizer_stays(config, built):
 def test_the_card_says_how_the_vectors_were_trained(config):
     card = SCORED_PAIRS.card(config(objective={"pooling": "mean"}), "hash")
     assert (card.pooling, card.normalize, card.passage_max_length) == ("mean", True, 16)
+    assert card.is_fine_tuned and not card.has_trained_mlm_head
     assert not TRIPLETS.card(config("sections"), "hash").normalize
 
 

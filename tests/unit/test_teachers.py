@@ -1,6 +1,8 @@
 """A run with a teacher: where it comes from, that it is frozen, what its student starts from."""
 
 import dataclasses
+import json
+import shutil
 
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from condenser_jax.hf.load import load_checkpoint
 from condenser_jax.hf.model_card import Facts
 from condenser_jax.methods import configure
 from condenser_jax.run import _write_companions
+from condenser_jax.tasks.models import read_weights
 from condenser_jax.teachers import find_teacher, hash_of
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.loop import Run
@@ -122,6 +125,16 @@ def test_the_student_has_the_teachers_tokenizer_and_vocabulary(built, teacher):
     assert (built.backbone.model_type, built.backbone.embedding_size) == ("electra", 8)
 
 
+def test_the_size_of_an_evaluated_batch_changes_no_figure(student):
+    def figures(size):
+        run = build(student(evaluation={"spans": 20, "batch_size": size})).run
+        return run.evaluate(run.initial_state().params, run.frozen)
+
+    found = figures(8)
+    assert {"heldout/loss", "heldout_tutor/reward", "heldout_uniform/auc"} <= found.keys()
+    assert figures(16) == pytest.approx(found, rel=1e-6, abs=1e-6)
+
+
 def test_a_run_resumed_in_mid_cycle_ends_bit_identical(built, tmp_path, monkeypatch):
     compiled = {}
 
@@ -147,6 +160,15 @@ def exported(student, tmp_path_factory):
     tokenizer = run.workdir.tokenizer
     output = folder / "exported"
     return run, export(run.params, run.backbone, tokenizer, output, run.card, Facts("tutor_kd"))
+
+
+def test_a_student_is_shown_what_it_held_out_though_its_teacher_has_gone(exported, tmp_path):
+    run, _ = exported
+    workdir = shutil.copytree(run.workdir.root, tmp_path / "student")
+    text = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(text.replace(run.config.objective.teacher, "gone"))
+    (prepared,) = read_weights(str(workdir), "student").prepared()
+    assert prepared.directory.name in json.loads((workdir / "data_hashes.json").read_text())
 
 
 def test_a_student_is_exported_as_an_encoder_with_its_ratio_head_beside(exported):

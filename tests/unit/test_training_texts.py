@@ -109,6 +109,8 @@ def test_a_broken_line_of_training_is_named(tmp_path, record, reason):
 def test_an_unknown_kind_of_training_data_names_the_nearest():
     with pytest.raises(UserError, match="unknown kind of training data 'tevatorn'; did you mean"):
         open_training("tevatorn:x.jsonl")
+    with pytest.raises(UserError, match="'tevatron' names no kind; write KIND:.*, tevatron$"):
+        open_training("tevatron")
     with pytest.raises(UserError, match="none.jsonl is not a file"):
         open_training("tevatron:none.jsonl")
 
