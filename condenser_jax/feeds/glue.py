@@ -5,7 +5,6 @@ import functools
 import hashlib
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from condenser_jax.config import RunConfig
 from condenser_jax.data.hashing import hash_u64
 from condenser_jax.data.labelled_batches import EncodedTexts, LabelledBatches, all_rows
 from condenser_jax.data.rows import NumpyBatch
-from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.classification import Part, classification_evaluator
 from condenser_jax.feeds.base import Evaluate, Figures
 from condenser_jax.feeds.corpus import tokenizer_of
 from condenser_jax.feeds.pairs import encode_pairs
-from condenser_jax.feeds.tokens import Tokens, hash_texts
+from condenser_jax.feeds.tokens import OfTokens, Tokens, hash_texts
 from condenser_jax.glue.records import Examples, read_split
 from condenser_jax.glue.tasks import Task, find_task
 from condenser_jax.hf.card import EncoderCard
@@ -59,29 +57,13 @@ def row_length(config: RunConfig) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class GlueMaterial:
+class GlueMaterial(OfTokens):
     """A task's texts, encoded as token ids."""
 
     config: RunConfig
     task: Task
     train: Examples
     dev: dict[str, Examples]  # by split
-    tokens: Tokens
-
-    @property
-    def tokenizer(self) -> Any:
-        """The fast tokenizer, loaded."""
-        return self.tokens.tokenizer
-
-    @property
-    def tokenizer_directory(self) -> Path:
-        """The tokenizer as transformers saves it."""
-        return self.tokens.directory
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Special ids."""
-        return self.tokens.vocabulary
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
@@ -94,11 +76,6 @@ class GlueMaterial:
         dev = ", ".join(f"{len(part):,} of {split}" for split, part in self.dev.items())
         spec = f"{self.task.name} ({self.config.data.source})"
         return [{"spec": spec, "summary": f"{len(self.train):,} texts to train on; {dev}"}]
-
-    @property
-    def unigram(self) -> None:
-        """No language model is trained."""
-        return None
 
     def batches(self) -> LabelledBatches:
         """Texts in a random order, with their labels."""
@@ -175,7 +152,7 @@ class GlueFeed:
             if where
             else Tokens.train(texts, data.vocab_size, row_length(config))
         )
-        material = GlueMaterial(config, task, train, dev, tokens)
+        material = GlueMaterial(config, task, train, dev, tokens=tokens)
         log.info("data: %s", " ".join(material.cards[0].values()))
         return material
 

@@ -15,12 +15,11 @@ from condenser_jax.config import RunConfig
 from condenser_jax.data.fixed_batches import text_batches
 from condenser_jax.data.ranking_batches import RankingBatches, TrainingSet
 from condenser_jax.data.rows import NumpyBatch
-from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.passage_retrieval import draw_sample, passage_retrieval_evaluator
 from condenser_jax.feeds.base import Evaluate, Figures
 from condenser_jax.feeds.corpus import tokenizer_of
-from condenser_jax.feeds.tokens import Tokens, hash_texts
+from condenser_jax.feeds.tokens import OfTokens, Tokens, hash_texts
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.objectives.base import Goal, Objective
 from condenser_jax.objectives.retriever import GLOBAL, NO_DISTILLATION
@@ -71,28 +70,12 @@ class RankingEvaluation:
 
 
 @dataclasses.dataclass(frozen=True)
-class RankingMaterial:
+class RankingMaterial(OfTokens):
     """Queries and passages of a run, encoded as token ids."""
 
     config: RunConfig
     texts: TrainingTexts
     collection: Collection
-    tokens: Tokens
-
-    @property
-    def tokenizer(self) -> Any:
-        """The fast tokenizer, loaded."""
-        return self.tokens.tokenizer
-
-    @property
-    def tokenizer_directory(self) -> Path:
-        """The tokenizer as transformers saves it."""
-        return self.tokens.directory
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Special ids."""
-        return self.tokens.vocabulary
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
@@ -110,11 +93,6 @@ class RankingMaterial:
             f"{len(texts.negatives.numbers):,} hard negatives, {len(texts.passages):,} passages"
         )
         return [{"spec": self.config.data.train, "summary": summary}]
-
-    @property
-    def unigram(self) -> None:
-        """No language model is trained."""
-        return None
 
     def batches(self) -> RankingBatches:
         """Queries with their groups of passages."""
@@ -236,7 +214,7 @@ class RankingFeed:
             _check_scores(config, texts)
         collection = _open_searched(config, options)
         _warn_of_another_split(config)
-        material = RankingMaterial(config, texts, collection, _tokens(config, texts))
+        material = RankingMaterial(config, texts, collection, tokens=_tokens(config, texts))
         log.info("data: %s %s", data.train, material.cards[0]["summary"])
         return material
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ from jax.sharding import Mesh
 from condenser_jax.config import RunConfig
 from condenser_jax.data.fixed_batches import text_batches
 from condenser_jax.data.text_rows import TextRowBatches, TextRows
-from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.base import spread
 from condenser_jax.evaluation.text_rows import (
@@ -23,7 +21,7 @@ from condenser_jax.evaluation.text_rows import (
 )
 from condenser_jax.feeds.base import Evaluate, Figures
 from condenser_jax.feeds.corpus import tokenizer_of
-from condenser_jax.feeds.tokens import Tokens, hash_texts
+from condenser_jax.feeds.tokens import OfTokens, Tokens, hash_texts
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.objectives.base import Goal, Objective
 from condenser_jax.retrieval.collection import CollectionOptions
@@ -97,29 +95,13 @@ def read_triplets(where: str, split: str, options: CollectionOptions) -> Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class SentenceMaterial:
+class SentenceMaterial(OfTokens):
     """The rows of a run and its tokenizer."""
 
     config: RunConfig
     train: Rows
     dev: Rows
-    tokens: Tokens
     figures: Callable[..., dict[str, float]]  # (vectors [n, T, D], **values) -> figures
-
-    @property
-    def tokenizer(self) -> Any:
-        """The fast tokenizer, loaded."""
-        return self.tokens.tokenizer
-
-    @property
-    def tokenizer_directory(self) -> Path:
-        """The tokenizer as transformers saves it."""
-        return self.tokens.directory
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Special ids."""
-        return self.tokens.vocabulary
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -130,11 +112,6 @@ class SentenceMaterial:
     def cards(self) -> list[dict[str, Any]]:
         """The training data in one line."""
         return [{"spec": self.config.data.train, "summary": f"{len(self.train.texts):,} rows"}]
-
-    @property
-    def unigram(self) -> None:
-        """No language model is trained."""
-        return None
 
     def batches(self) -> TextRowBatches:
         """Rows of sentences."""
@@ -217,7 +194,7 @@ class SentenceFeed:
             self.columns,
             f"{len(dev.texts):,}",
         )
-        return SentenceMaterial(config, train, dev, _tokens(config, every), self.figures)
+        return SentenceMaterial(config, train, dev, self.figures, tokens=_tokens(config, every))
 
     def card(self, config: RunConfig, tokenizer_hash: str) -> EncoderCard:
         """Pooling of the objective, length of the data."""

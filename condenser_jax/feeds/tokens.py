@@ -4,6 +4,7 @@ Fine-tuning and its evaluation read texts at random, also millions of passages: 
 spans are, ids joined and offsets beside them.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -87,6 +88,33 @@ class Tokens(NamedTuple):
                 ids.append(np.fromiter(itertools.chain.from_iterable(cut), dtype))
                 offsets.append(first + np.cumsum(list(map(len, cut))))
                 bar.advance(len(part))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfTokens:
+    """What all materials answer alike whose texts are kept by a `Tokens`."""
+
+    tokens: Tokens
+
+    @property
+    def tokenizer(self) -> Any:
+        """The fast tokenizer, loaded."""
+        return self.tokens.tokenizer
+
+    @property
+    def tokenizer_directory(self) -> Path:
+        """The tokenizer as transformers saves it."""
+        return self.tokens.directory
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Special ids."""
+        return self.tokens.vocabulary
+
+    @property
+    def unigram(self) -> None:
+        """No language model is trained."""
+        return None
 
 
 def hash_texts(texts: Iterable[str]) -> str:
