@@ -9,7 +9,8 @@ Every arm is pre-trained for 2N steps on the same data: masked language model 2N
 Condenser N, then coCondenser N. A random start stands beside them, and BM25. Each is fine-tuned
 with 500, 2000 and all labels; in batches of 8, 32 and 128; with 0, 20 and 40 % of the positives
 replaced at random; three seeds each. Every part is done once and found again. Writes
-docs/results.md and appends the figures to docs/benchmarks/claims.jsonl.
+a section of docs/results.md and appends the figures to docs/benchmarks/claims.jsonl; in smoke size
+both lie below --workdir.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from condenser_jax.environment import enable_compilation_cache, tune_process  # 
 tune_process()
 
 import record  # noqa: E402
-from claims_report import Cell, write_results  # noqa: E402
+from claims_report import Cell, figures_of, section_lines  # noqa: E402
+from results_page import command_line, places, replace_section, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.config import RunConfig  # noqa: E402
@@ -58,7 +60,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "condenser, early layer 0": {"early_layer": 0},
     "condenser, no late MLM": {"late_mlm": False},
 }
-OUTPUT = record.FOLDER / "claims.jsonl"
+SECTIONS = {  # of docs/results.md: with --init or without
+    False: ("claims", "Condenser and coCondenser from scratch"),
+    True: ("claims-from-a-checkpoint", "Condenser and coCondenser from a checkpoint"),
+}
 
 
 def configuration(args: argparse.Namespace, values: Any, steps: int, **sections: Any) -> RunConfig:
@@ -177,7 +182,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=9600, help="queries seen in fine-tuning")
     parser.add_argument("--seeds", type=int, default=3, help="of each cell")
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
-    parser.add_argument("--output", type=Path, default=record.FOLDER.parent / "results.md")
+    parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
     args = parser.parse_args()
     if args.smoke:
         args.source = args.collection = "docstrings:jax"
@@ -194,10 +199,13 @@ def main() -> None:
         step = fine_tuning(args, cell, starts[cell.arm], words)
         found[cell] = pipeline.result(step)
     per_query = {cell: result.facts["per_query"] for cell, result in found.items()}
-    figures = write_results(args.output, per_query, bm25(test(args)), vars(args))
+    figures = figures_of(per_query, bm25(test(args)), told_options(args))
+    page, lines = places(args, "claims")
+    content = section_lines(per_query, figures)
+    replace_section(page, *SECTIONS[bool(args.init)], command_line(sys.argv), content)
     hours = sum(result.seconds for result in pipeline.results) / 3600
-    record.append(OUTPUT, {**dataclasses.asdict(figures), "hours": round(hours, 2)})
-    print(f"written: {args.output}")
+    record.append(lines, {**dataclasses.asdict(figures), "hours": round(hours, 2)})
+    print(f"written: {page}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ over queries.
 import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from condenser_jax.retrieval.significance import compare
@@ -48,18 +47,8 @@ class Figures:
     tests: dict[str, dict[str, list[float]]]  # "a - b" -> setting -> [difference, p]
 
 
-def write_results(
-    output: Path, found: Mapping[Cell, PerQuery], bm25: PerQuery, options: Mapping[str, Any]
-) -> Figures:
-    """Writes the page, all or nothing; returns its figures."""
-    figures = _figures(found, bm25, options)
-    half = output.with_name(f"{output.name}.half")
-    half.write_text("\n".join(_page(found, figures)) + "\n", encoding="utf-8")
-    half.replace(output)
-    return figures
-
-
-def _figures(found: Mapping[Cell, PerQuery], bm25: PerQuery, options: Mapping[str, Any]) -> Figures:
+def figures_of(found: Mapping[Cell, PerQuery], bm25: PerQuery, options: dict[str, Any]) -> Figures:
+    """What was found, over seeds."""
     groups: dict[tuple[str, tuple], list[PerQuery]] = {}
     for cell, per_query in found.items():
         groups.setdefault((cell.arm, cell.setting), []).append(per_query)
@@ -78,8 +67,7 @@ def _figures(found: Mapping[Cell, PerQuery], bm25: PerQuery, options: Mapping[st
                     test.difference,
                     test.p,
                 ]
-    kept = {name: str(value) for name, value in options.items() if name != "output"}
-    return Figures(kept, len(bm25[METRIC]), _mean(bm25), means, tests)
+    return Figures(options, len(bm25[METRIC]), _mean(bm25), means, tests)
 
 
 def _mean(per_query: PerQuery, metric: str = METRIC) -> float:
@@ -96,16 +84,12 @@ def _words(setting: tuple[int, int, float]) -> str:
     return f"{labels or 'all'} labels, batch {batch}, {wrong:.0%} wrong"
 
 
-def _page(found: Mapping[Cell, PerQuery], figures: Figures) -> Iterator[str]:
+def section_lines(found: Mapping[Cell, PerQuery], figures: Figures) -> Iterator[str]:
+    """What the section of docs/results.md says."""
     settings = list(dict.fromkeys(cell.setting for cell in found))
     recalls: dict[tuple[str, tuple], list[float]] = {}
     for cell, per_query in found.items():
         recalls.setdefault((cell.arm, cell.setting), []).append(_mean(per_query, OTHER))
-    yield "# Results"
-    yield ""
-    yield "By `python benchmarks/claims.py`, with the options"
-    yield f"{', '.join(f'{name} {value}' for name, value in figures.options.items() if value)}."
-    yield ""
     yield (
         f"{METRIC} of {figures.queries:,} test queries, mean and standard deviation over seeds; in "
         f"brackets {OTHER}. Every arm was pre-trained with the same number of steps on the same "
