@@ -56,7 +56,7 @@ class DistillationMaterial(SpanMaterial):
         """Agreement of student and teacher; examples in words go to the log."""
         del goal
         config = self.config
-        batches = self._heldout()
+        batches = self.heldout()
         if not batches:
             raise UserError(
                 f"nothing is held out of {config.data.source!r} (data.heldout_share "
@@ -74,8 +74,10 @@ class DistillationMaterial(SpanMaterial):
 
         return evaluate
 
-    def _heldout(self) -> list[NumpyBatch]:
-        """As many spans of each source, with the numbers that replacements are drawn by."""
+    def heldout(self) -> list[NumpyBatch]:
+        """Batches of fixed masks, as many spans of each source, with the numbers by which
+        replacements are drawn.
+        """
         config, found = self.config, []
         data, size = config.data, config.evaluation.batch_size
         for source, (prepared, _) in enumerate(self.corpus.sources):

@@ -54,7 +54,7 @@ def report_packages(options: Options) -> Report:
     poolings = pooling_of(list(models.values()), options.pooling)
     encoders = {name: open_encoder(path, poolings[path]) for name, path in models.items()}
     encoders["random weights"] = _untrained(next(iter(encoders.values())))
-    guesses = {name: _guess(encoder, found) for name, encoder in encoders.items()}
+    guesses = {name: guess_packages(encoder, found) for name, encoder in encoders.items()}
     most = Counter(found.packages[: found.taught].tolist()).most_common(1)[0][0]
     guesses["majority"] = np.full_like(asked, most)
     systems = {
@@ -65,11 +65,13 @@ def report_packages(options: Options) -> Report:
     return report_systems("packages", systems, options, what)
 
 
-def read_paragraphs(rest: str, split: str) -> Paragraphs:
-    """The paragraphs of a split of docstrings, in the most frequent packages."""
+def read_paragraphs(rest: str, split: str, seed: int = 0) -> Paragraphs:
+    """The paragraphs of a split of docstrings, in the most frequent packages; those of `test` are
+    what a run of the same seed does not train on.
+    """
     paragraphs = [
         (text, pair.group)
-        for pair in read_pairs(rest, split, CollectionOptions())
+        for pair in read_pairs(rest, split, CollectionOptions(seed=seed))
         for text in pair.body.split("\n")
         if len(text.split()) >= MIN_WORDS
     ]
@@ -112,8 +114,8 @@ def logistic_regression(vectors: np.ndarray, labels: np.ndarray, decay: float) -
     return found.x.reshape(inputs.shape[1], -1)
 
 
-def _guess(encoder: Encoder, found: Paragraphs) -> np.ndarray:
-    """Packages of the paragraphs that are asked."""
+def guess_packages(encoder: Encoder, found: Paragraphs) -> np.ndarray:
+    """Packages of the paragraphs that are asked, as numbers, by a regression on the others."""
     with Progress("encode", True, len(found.texts)) as bar:
         vectors = encoder.encode(found.texts, advance=bar.advance).astype(np.float64)
     taught = vectors[: found.taught]

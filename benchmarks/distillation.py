@@ -1,0 +1,203 @@
+"""Students of one size by Tutor-KD, by each of its ablations and by the classical methods, at equal
+updates of the student, batch and data, beside their teacher and a random start.
+
+    python benchmarks/distillation.py                        # docstrings, a teacher from scratch
+    python benchmarks/distillation.py --smoke                # minutes: to see that it works
+    python benchmarks/distillation.py --teacher=DIR --glue=FOLDER --methods=joint,kd,minilmv2
+    python benchmarks/distillation.py --size=large           # for an accelerator
+
+A teacher that is a checkpoint without an MLM head gets one first, itself unchanged; with --glue its
+students are fine-tuned on CoLA, RTE, MRPC and SST-2 (docs/glue.md says how such a folder looks).
+Each seed has a split, a teacher (or head) and masks of its own. Where Tutor-KD's phases take turns,
+a run has twice as many steps: the student's updates are equally many. A part is done once and found
+again: the same command goes on after a kill. Writes a section of docs/results.md and appends a line
+to docs/benchmarks/distillation.jsonl; in smoke size both lie below --workdir.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+from condenser_jax.environment import enable_compilation_cache, tune_process  # noqa: E402
+
+tune_process()
+
+import record  # noqa: E402
+from distillation_arms import (  # noqa: E402
+    ABLATIONS,
+    JOINT,
+    KL_ALONE,
+    SIZES,
+    Arm,
+    chosen_arms,
+    student_config,
+)
+from distillation_report import Figures, figures_of, section_lines  # noqa: E402
+from distillation_steps import (  # noqa: E402
+    RANDOM,
+    TEACHER,
+    Given,
+    Students,
+    check_splits,
+    look_at_teacher,
+)
+from results_page import command_line, places, replace_section, told_options  # noqa: E402
+
+from condenser_jax.command import set_up_logging  # noqa: E402
+from condenser_jax.errors import Preempted, UserError  # noqa: E402
+from condenser_jax.pipeline.steps import Pipeline, Step  # noqa: E402
+
+SECTIONS = {  # of docs/results.md: with --teacher or without
+    False: ("distillation", "Distillation, from a teacher of this size"),
+    True: ("distillation-from-a-checkpoint", "Distillation of a checkpoint"),
+}
+IN_SMOKE = ("separate", JOINT, KL_ALONE, "uniform-samples", "kd", "minilmv2")
+FIGURES = ("heldout_teacher/auc", "heldout_uniform/auc", "heldout_teacher/cosine")
+Rows = dict[str, list[dict[str, float]]]
+
+
+class Experiment:
+    """All parts of all seeds, in the order in which they are done."""
+
+    def __init__(self, args: argparse.Namespace, arms: Mapping[str, Arm], given: Given) -> None:
+        self.args, self.arms, self.given = args, arms, given
+        self.pipeline = Pipeline(Path(args.workdir))
+        self.accuracies: list[float] = []
+        self.rows: Rows = {}
+        self.rewards: Rows = {}
+        self.glue: dict[str, Any] = {}
+
+    def run_seed(self, seed: int) -> None:
+        """Teacher, students, measures; with --glue, of the first seed, fine-tuning."""
+        students = Students(self.args, self.given, seed)
+        main = self.arms.get(JOINT) or next(iter(self.arms.values()))
+        trained: dict[str, Step] = {}
+        first: Mapping[str, float] = {}
+        for name, arm in self.arms.items():
+            print(f"seed {seed}: {name}", flush=True)
+            trained[name] = students.trained(name, arm)
+            history = self.pipeline.result(trained[name]).facts
+            probe = self._probe(students.probed(arm, trained[name]))
+            self._note(self.rows, name, _own(history["last"]) | probe)
+            if arm is main:
+                first = history["first"]
+        self.accuracies.append(first["heldout/teacher_accuracy"])
+        for name, step in students.references(main).items():
+            own = _own(first) if name == RANDOM else {}
+            self._note(self.rows, name, own | self._probe(step))
+        self._reward(students, trained)
+        if self.args.glue and seed == 0:
+            self._fine_tune(students, main, trained)
+
+    def figures(self) -> Figures:
+        """Over all seeds."""
+        told = told_options(self.args)
+        return figures_of(told, self.accuracies, self.rows, self.rewards, self.glue)
+
+    @property
+    def hours(self) -> float:
+        """That all parts took, whenever they were done."""
+        return sum(result.seconds for result in self.pipeline.results) / 3600
+
+    def _probe(self, step: Step) -> dict[str, float]:
+        return self.pipeline.result(step).facts
+
+    def _reward(self, students: Students, trained: Mapping[str, Step]) -> None:
+        if {JOINT, KL_ALONE} <= trained.keys():
+            tutors = {"the tutor": trained[JOINT], "the tutor by KL alone": trained[KL_ALONE]}
+            step = students.rewards(self.arms[JOINT], trained[JOINT], tutors)
+            for name, found in self.pipeline.result(step).facts.items():
+                self._note(self.rewards, name, found)
+
+    def _fine_tune(self, students: Students, main: Arm, trained: Mapping[str, Step]) -> None:
+        starts: dict[str, Step | None] = {RANDOM: None, **trained, TEACHER: None}
+        for name, start in starts.items():
+            print(f"GLUE: {name}", flush=True)
+            step = students.fine_tuned(name, self.arms.get(name, main), start)
+            self.glue[name] = self.pipeline.result(step).facts
+
+    def _note(self, rows: Rows, name: str, found: Mapping[str, float]) -> None:
+        rows.setdefault(name, []).append(dict(found))
+
+
+def _own(history: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a run's evaluation that the table shows."""
+    return {name: history[name] for name in FIGURES if name in history}
+
+
+def described(args: argparse.Namespace, given: Given) -> str:
+    """Teacher, students and training in a sentence."""
+    arm = Arm(ABLATIONS, "", options={"schedule": "joint"})
+    config = student_config(args, arm, 0, given.config)
+    teacher, model, training = given.config, config.model, config.training
+    return (
+        f"Teacher {teacher.num_layers} layers x {teacher.hidden_size}, students "
+        f"{model.num_layers} x {model.hidden_size}, {training.steps:,} updates of each in batches "
+        f"of {training.batch_size} x {config.data.max_length} tokens, learning rate "
+        f"{config.optimizer.learning_rate:g}, on {config.data.source}."
+    )
+
+
+def flags() -> argparse.Namespace:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--workdir", default="runs/distillation", help="where every part is kept")
+    parser.add_argument("--size", default="small", choices=["small", "large"], help="of all")
+    parser.add_argument("--smoke", action="store_true", help="the smallest size")
+    parser.add_argument("--teacher", default="", help="a checkpoint; default: one from scratch")
+    parser.add_argument("--source", default="docstrings:", help="what is distilled on")
+    parser.add_argument("--length", type=int, default=64, help="tokens of a row")
+    parser.add_argument("--methods", default="", help="rows, with commas; default: all")
+    parser.add_argument("--row", action="append", default=[], help='another: TITLE={"KEY": VALUE}')
+    parser.add_argument("--seeds", type=int, default=2, help="each with its own split and teacher")
+    parser.add_argument("--steps", type=int, default=0, help="updates of a student; 0: of the size")
+    parser.add_argument("--teacher_steps", type=int, default=0, help="the same, of the teacher")
+    parser.add_argument("--batch", type=int, default=0, help="rows; 0: of the size")
+    parser.add_argument("--learning_rate", type=float, default=0.0, help="of students; 0: the same")
+    parser.add_argument("--least_accuracy", type=float, default=0.1, help="of the teacher's MLM")
+    parser.add_argument("--pooling", default="cls", choices=["cls", "mean"], help="of `packages`")
+    parser.add_argument("--glue", default="", help="a folder of tasks to fine-tune on")
+    parser.add_argument("--glue_seeds", type=int, default=5, help="of each task")
+    parser.add_argument("--glue_rate", type=float, default=2e-4, help="learning rate of all tasks")
+    parser.add_argument("--split", action="append", default=[], help="TASK=TRAIN:DEV, its files")
+    parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
+    args = parser.parse_args()
+    if args.smoke:
+        args.size, args.seeds = "smoke", 1
+        args.source, args.least_accuracy = "docstrings:jax,numpy", 0.0
+        args.methods = args.methods or ",".join(IN_SMOKE)
+    assert args.size in SIZES
+    return args
+
+
+def main() -> None:
+    """Does the parts that are not done yet, and writes the tables."""
+    args = flags()
+    set_up_logging()
+    enable_compilation_cache()
+    arms = chosen_arms(args)
+    check_splits(args.split)
+    given = look_at_teacher(args)
+    experiment = Experiment(args, arms, given)
+    for seed in range(args.seeds):
+        experiment.run_seed(seed)
+    figures = experiment.figures()
+    page, lines = places(args, "distillation")
+    content = section_lines(figures, arms, described(args, given))
+    replace_section(page, *SECTIONS[bool(args.teacher)], command_line(sys.argv), content)
+    record.append(lines, {**dataclasses.asdict(figures), "hours": round(experiment.hours, 2)})
+    print(f"written: {page}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, Preempted) as error:
+        sys.exit(str(error))

@@ -1,0 +1,163 @@
+"""What benchmarks/distillation.py compares: students by name, their sizes, their configurations."""
+
+import argparse
+import json
+import math
+from typing import Any, NamedTuple
+
+from condenser_jax.config import RunConfig
+from condenser_jax.errors import UserError, choose
+from condenser_jax.methods import configure
+from condenser_jax.models.config import BackboneConfig
+from configs import distill, mlm, tutor_kd
+from configs.common import smoke_distillation
+
+TUTOR_KD, ABLATIONS, OTHERS, OWN = "Tutor-KD", "Tutor-KD joint, but", "other methods", "also asked"
+SEPARATE, JOINT, KL_ALONE = "separate", "joint", "kl-alone"
+MOST_RELATION_HEADS = 48  # as published
+HELDOUT = 0.1  # of the modules or documents
+
+
+class Arm(NamedTuple):
+    """A way to a student."""
+
+    group: str  # of rows
+    title: str
+    method: str = "tutor_kd"
+    options: dict[str, Any] = {}  # of the section `objective`
+
+
+def _ablation(title: str, **options: Any) -> Arm:
+    return Arm(ABLATIONS, title, options={"schedule": "joint", **options})
+
+
+ARMS = {
+    SEPARATE: Arm(TUTOR_KD, "separate, 1 : 1", options={"schedule": "separate"}),
+    JOINT: Arm(TUTOR_KD, "joint", options={"schedule": "joint"}),
+    "no-teacher-reward": _ablation("no teacher reward", teacher_reward=False),
+    "no-student-reward": _ablation("no student reward", student_reward=False),
+    KL_ALONE: _ablation("no reward: tutor by KL alone", policy_weight=0.0),
+    "reward-baseline": _ablation("batch mean off rewards", reward_baseline="batch_mean"),
+    "tutor-from-teacher": _ablation("tutor started from the teacher's head", tutor_init="teacher"),
+    "teacher-samples": _ablation("samples of the teacher's MLM", sampling="teacher"),
+    "uniform-samples": _ablation("uniform samples", sampling="uniform"),
+    "no-samples": _ablation("no samples ([MASK] stays)", sampling="none"),
+    "no-modified-logit": _ablation("distributions, not ratios", modified_logit=False),
+    "no-attention-loss": _ablation("no attention loss", attention_weight=0.0),
+    "kd": Arm(OTHERS, "KD", "kd"),
+    "distilbert": Arm(OTHERS, "DistilBERT (random start)", "distilbert"),
+    "tinybert": Arm(OTHERS, "TinyBERT", "tinybert"),
+    "minilm": Arm(OTHERS, "MiniLM", "minilm"),
+    "minilmv2": Arm(OTHERS, "MiniLMv2", "minilmv2"),
+}
+
+
+class Size(NamedTuple):
+    """How large an experiment is."""
+
+    variant: str  # of configs/mlm.py
+    teacher: dict[str, int]  # of the section `model`; a student is half as wide
+    teacher_steps: int
+    teacher_rate: float
+    layers: int  # of students
+    steps: int  # updates of a student
+    rate: float
+    batch: int
+    spans: int  # held out
+
+
+SIZES = {
+    "smoke": Size("smoke", {}, 40, 2e-3, 2, 8, 2e-3, 16, 128),
+    "small": Size("teacher", {}, 2500, 2e-3, 2, 2000, 2e-3, 32, 2048),
+    "large": Size(
+        "teacher",
+        {"hidden_size": 384, "num_layers": 6, "num_heads": 12, "intermediate_size": 1536},
+        *(40_000, 5e-4, 3, 20_000, 1e-3, 128, 4096),
+    ),
+}
+
+
+def chosen_arms(args: argparse.Namespace) -> dict[str, Arm]:
+    """The rows that --methods leaves, with those of --row. Raises UserError for unknown ones."""
+    found = dict(ARMS)
+    if args.methods:
+        names = [choose("method", name.strip(), ARMS) for name in args.methods.split(",")]
+        found = {name: arm for name, arm in ARMS.items() if name in names}
+    for row in args.row:
+        title, _, options = row.partition("=")
+        try:
+            values = dict(json.loads(options))
+        except (ValueError, TypeError):
+            raise UserError(
+                f"--row={row} is no row; expected a title and keys of `objective` as JSON, such as "
+                "'weaker ratios={\"logit_weight\": 5}'."
+            ) from None
+        method = values.pop("name", "tutor_kd")
+        usual = {"schedule": "joint"} if method == "tutor_kd" else {}
+        found[title.replace(" ", "-")] = Arm(OWN, title, method, usual | values)
+    return found
+
+
+def teacher_config(args: argparse.Namespace, seed: int) -> RunConfig:
+    """A teacher from scratch; of a checkpoint that has no MLM head, the training of one."""
+    size = SIZES[args.size]
+    values = mlm.get_config("teacher" if args.teacher else size.variant)
+    _data(values, args, seed)
+    steps = args.teacher_steps or size.teacher_steps
+    values.model.update(size.teacher)
+    values.optimizer.learning_rate = size.teacher_rate
+    if args.teacher:
+        values.model.init = args.teacher
+        values.objective.frozen_backbone = True
+    every = max(steps // 5, 1)
+    values.training.update({"steps": steps, "eval_every": every, "save_every": every})
+    values.training.update({"batch_size": args.batch or size.batch})
+    values.evaluation.update({"documents": 32 if args.smoke else 500})
+    return configure(values.to_dict())
+
+
+def student_config(
+    args: argparse.Namespace, arm: Arm, seed: int, teacher: BackboneConfig
+) -> RunConfig:
+    """A student of half the teacher's width; who teaches is filled in when the teacher is there."""
+    size = SIZES[args.size]
+    values = (tutor_kd if arm.method == "tutor_kd" else distill).get_config(
+        "" if arm.method == "tutor_kd" else arm.method
+    )
+    if args.smoke:
+        smoke_distillation(values)
+    _data(values, args, seed)
+    width, heads = teacher.hidden_size // 2, teacher.num_heads
+    values.model.update({"num_layers": size.layers, "num_heads": heads})
+    values.model.update({"hidden_size": width, "intermediate_size": 4 * width})
+    values.optimizer.learning_rate = args.learning_rate or size.rate
+    options = {"teacher": "", "least_accuracy": args.least_accuracy, **arm.options}
+    if arm.method == "minilmv2":
+        options.setdefault("relation_heads", relation_heads(width, teacher.hidden_size))
+    for key, value in options.items():
+        choose("key of `objective`", key, values.objective.keys())
+        values.objective[key] = value
+    steps = (args.steps or size.steps) * _cycle(values.objective)
+    values.training.update({"steps": steps, "eval_every": steps, "save_every": max(steps // 4, 1)})
+    values.training.update({"batch_size": args.batch or size.batch, "keep": 1})
+    values.evaluation.update({"spans": size.spans, "examples": 1})
+    return configure(values.to_dict())
+
+
+def relation_heads(*widths: int) -> int:
+    """As many as divide all widths, at most those that are published."""
+    shared = math.gcd(*widths)
+    return max(n for n in range(1, MOST_RELATION_HEADS + 1) if shared % n == 0)
+
+
+def _cycle(objective: Any) -> int:
+    """Steps of a run for each of the student's: where phases take turns, the tutor has its own."""
+    in_turn = objective.get("schedule") == "separate" and objective.sampling == "tutor"
+    return 2 if in_turn and objective.policy_weight else 1
+
+
+def _data(values: Any, args: argparse.Namespace, seed: int) -> None:
+    """The same data, split by the seed, for teacher and students."""
+    values.seed = seed
+    values.data.update({"source": args.source, "max_length": args.length, "heldout_share": HELDOUT})
+    values.training.update({"tensorboard": False, "log_every": 100})

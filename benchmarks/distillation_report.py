@@ -1,0 +1,173 @@
+"""The section of docs/results.md that benchmarks/distillation.py writes: means and standard
+deviations over seeds, and differences seed by seed, for every seed has its own teacher.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from distillation_arms import ABLATIONS, JOINT, OTHERS, OWN, TUTOR_KD, Arm
+from distillation_steps import RANDOM, REWARDS, TASKS, TEACHER
+
+REFERENCES = "references"
+GROUPS = (REFERENCES, TUTOR_KD, ABLATIONS, OTHERS, OWN)
+COLUMNS = {  # figure -> heading
+    "heldout_teacher/auc": "own AUC, teacher's words",
+    "heldout_uniform/auc": "own AUC, uniform words",
+    "heldout_teacher/cosine": "cosine",
+    "ratio probe, teacher": "probe AUC, teacher's words",
+    "ratio probe, uniform": "probe AUC, uniform words",
+    "packages": "packages",
+}
+COMPARED = ("ratio probe, teacher", "ratio probe, uniform", "packages")  # what every row has
+Spread = tuple[float, float]  # mean, standard deviation over seeds
+PerSeed = Mapping[str, Sequence[Mapping[str, float]]]  # row -> figures of each seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What is kept as JSON."""
+
+    options: dict[str, str]
+    teacher_accuracy: Spread
+    rows: dict[str, dict[str, Spread]]  # name -> figure
+    differences: dict[str, dict[str, Spread]]  # to Tutor-KD joint, name -> figure
+    rewards: dict[str, dict[str, Spread]]  # who puts words in -> kind of reward
+    glue: dict[str, dict[str, Any]]  # name -> task -> median, sd, scores
+
+
+def figures_of(
+    options: dict[str, str],
+    accuracies: Sequence[float],
+    rows: PerSeed,
+    rewards: PerSeed,
+    glue: Mapping[str, Any],
+) -> Figures:
+    """What was found, over seeds."""
+    differences = {}
+    if JOINT in rows:
+        for name, seeds in rows.items():
+            if name != JOINT:
+                pairs = zip(seeds, rows[JOINT], strict=True)
+                differences[name] = _spreads([_minus(a, b) for a, b in pairs])
+    means = {name: _spreads(seeds) for name, seeds in rows.items()}
+    earned = {name: _spreads(seeds) for name, seeds in rewards.items()}
+    return Figures(options, spread(accuracies), means, differences, earned, dict(glue))
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """(mean, sample standard deviation), which is 0 of one value."""
+    sd = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.mean(values), sd
+
+
+def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> Iterator[str]:
+    """What the section says.
+
+    Args:
+      students: their size, their teacher's, and how they were trained, in words.
+    """
+    accuracy, seeds = figures.teacher_accuracy, figures.options["seeds"]
+    yield (
+        f"{students} Mean ± standard deviation over {seeds} seeds; each has its own split, teacher "
+        f"and masks. The teacher's MLM names {accuracy[0]:.1%} of the masked held-out tokens."
+    )
+    yield ""
+    yield from _table(figures.rows, arms, COLUMNS)
+    yield ""
+    yield (
+        "*Own AUC*: the student's ratio head as a sign that the teacher's ratio is at least 1/2, "
+        "on held-out words put in by the teacher's MLM, and uniformly; only students with such a "
+        "head have it. *Probe AUC*: the same by a logistic regression on the frozen last state, "
+        "which every encoder has. *Cosine*: of last states, through the fit where there is one. "
+        "*Packages*: share of held-out paragraphs whose package a regression on the frozen CLS "
+        "finds."
+        if figures.options["pooling"] == "cls"
+        else "finds (mean of all states)."
+    )
+    if figures.differences:
+        yield ""
+        yield "Minus Tutor-KD joint, seed by seed (same split, teacher and masks):"
+        yield ""
+        compared = {name: COLUMNS[name] for name in COMPARED}
+        yield from _table(figures.differences, arms, compared, sign="+")
+    if figures.rewards:
+        yield ""
+        yield (
+            "Rewards of the words put in on the same held-out masks, judged by one student, that "
+            "of Tutor-KD joint; the tutor by KL alone had the same start, data and steps:"
+        )
+        yield ""
+        yield "| words of | teacher reward | student reward | total |"
+        yield "|---|---|---|---|"
+        for name, found in figures.rewards.items():
+            yield f"| {name} | {' | '.join(_said(found[kind]) for kind in REWARDS)} |"
+    if figures.glue:
+        yield from _glue(figures, arms)
+
+
+def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:
+    options = figures.options
+    runs = next(iter(next(iter(figures.glue.values())).values()))["scores"]
+    yield ""
+    yield (
+        f"Fine-tuned, from seed 0 of distillation: median ± standard deviation of {len(runs)} "
+        f"seeds at the last step, learning rate {float(options['glue_rate']):g} for all, on the "
+        "dev set (CoLA Matthews, MRPC mean of F1 and accuracy, RTE and SST-2 accuracy; SST-2 "
+        f"trained on {TASKS['sst2']} texts)."
+    )
+    yield ""
+    yield f"| | {' | '.join(TASKS)} | mean |"
+    yield f"|---|{'---|' * (len(TASKS) + 1)}"
+    for name in _in_order(figures.glue, arms):
+        found = figures.glue[name]
+        cells = [_said((found[t]["median"], found[t]["sd"] or 0.0)) for t in TASKS]
+        mean = statistics.mean(found[task]["median"] for task in TASKS)
+        yield f"| {_title(name, arms)} | {' | '.join(cells)} | {mean:.3f} |"
+
+
+def _table(
+    rows: Mapping[str, Mapping[str, Spread]],
+    arms: Mapping[str, Arm],
+    columns: Mapping[str, str],
+    sign: str = "",
+) -> Iterator[str]:
+    """Rows by group, a line in italics before each."""
+    yield f"| | {' | '.join(columns.values())} |"
+    yield f"|---|{'---|' * len(columns)}"
+    last = ""
+    for name in _in_order(rows, arms):
+        group = _group(name, arms)
+        if group != last:
+            yield f"| *{group}* |{' |' * len(columns)}"
+        last = group
+        cells = (_said(rows[name].get(figure), sign) for figure in columns)
+        yield f"| {_title(name, arms)} | {' | '.join(cells)} |"
+
+
+def _in_order(names: Mapping[str, Any], arms: Mapping[str, Arm]) -> list[str]:
+    return sorted(names, key=lambda name: GROUPS.index(_group(name, arms)))
+
+
+def _group(name: str, arms: Mapping[str, Arm]) -> str:
+    return REFERENCES if name in (TEACHER, RANDOM) else arms[name].group
+
+
+def _title(name: str, arms: Mapping[str, Arm]) -> str:
+    return name if name in (TEACHER, RANDOM) else arms[name].title
+
+
+def _said(found: Spread | None, sign: str = "") -> str:
+    if found is None or math.isnan(found[0]):
+        return "-"
+    return f"{found[0]:{sign}.3f} ± {found[1]:.3f}"
+
+
+def _minus(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    return {name: a[name] - b[name] for name in COMPARED if name in a and name in b}
+
+
+def _spreads(seeds: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
+    return {name: spread([found[name] for found in seeds]) for name in seeds[0]}

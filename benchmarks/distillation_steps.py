@@ -1,0 +1,237 @@
+"""The parts of benchmarks/distillation.py, each done once: teachers, students, their measures, the
+rewards of tutors, fine-tuning on GLUE.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from distillation_arms import Arm, student_config, teacher_config
+from distillation_probes import Probed, probe
+
+from condenser_jax.build import build
+from condenser_jax.config import RunConfig
+from condenser_jax.errors import UserError
+from condenser_jax.feeds.corpus import tokenizer_at
+from condenser_jax.finished import read_run
+from condenser_jax.glue.report import SCORE, summary
+from condenser_jax.glue_suite import Suite, configure_suite, protocol_of, read_task, run_suite
+from condenser_jax.models.config import BackboneConfig
+from condenser_jax.pipeline.recipe import RUN, Results, changed, settings_of, training_step
+from condenser_jax.pipeline.steps import Facts, Result, Step
+from condenser_jax.run import train
+from condenser_jax.teachers import Found, find_teacher
+from condenser_jax.training.saved import Saved
+from condenser_jax.training.workdir import Workdir
+from condenser_jax.warm_start import initial_checkpoint, weights_identity
+from configs import glue_suite
+
+TASKS = {"cola": 0, "rte": 0, "mrpc": 0, "sst2": 5000}  # texts to train on; 0: all
+DROPOUT = 0.1  # of fine-tuning
+TEACHER, RANDOM = "teacher", "random start"  # beside which students stand
+REWARDED = {"tutor": "tutor", "teacher": "teacher's MLM", "uniform": "uniform"}
+REWARDS = ("teacher_reward", "student_reward", "reward")
+
+
+class Given(NamedTuple):
+    """What is known of the teacher before anything is run."""
+
+    config: BackboneConfig
+    has_mlm_head: bool
+
+
+def look_at_teacher(args: argparse.Namespace) -> Given:
+    """Of a checkpoint, what lies there; else what will be trained."""
+    checkpoint = initial_checkpoint(args.teacher, ("backbone", "mlm_head"))
+    if checkpoint is not None:
+        return Given(checkpoint.config, "mlm_head" in checkpoint.params)
+    model = teacher_config(args, 0).model
+    sizes = {name: getattr(model, name) for name in ("hidden_size", "num_layers", "num_heads")}
+    return Given(BackboneConfig(vocab_size=1, **sizes), False)
+
+
+def teacher_step(args: argparse.Namespace, given: Given, seed: int) -> Step:
+    """Trains a teacher, or its MLM head; a checkpoint with such a head is taken as it is."""
+    if not given.has_mlm_head:
+        name = "teacher-head" if args.teacher else "teacher"
+        return training_step(f"{name}-seed-{seed}", teacher_config(args, seed))
+    settings = {"weights": [args.teacher, weights_identity(args.teacher)]}
+    return Step("teacher", lambda directory, earlier: {"given": args.teacher}, settings)
+
+
+def place_of(teacher: Result) -> str:
+    """Where a teacher lies."""
+    return teacher.facts.get("given") or str(teacher.directory / RUN)
+
+
+class Students:
+    """The steps of students of one teacher, that of one seed."""
+
+    def __init__(self, args: argparse.Namespace, given: Given, seed: int) -> None:
+        self.args, self.given, self.seed = args, given, seed
+        self.teacher = teacher_step(args, given, seed)
+
+    def config(self, arm: Arm) -> RunConfig:
+        """Of a student, whose teacher is not there yet."""
+        return student_config(self.args, arm, self.seed, self.given.config)
+
+    def trained(self, name: str, arm: Arm) -> Step:
+        """Trains a student."""
+        config = self.config(arm)
+
+        def run(directory: Path, earlier: Results) -> Facts:
+            _, history = train(self._taught(config, earlier), directory / RUN, time.time())
+            return {"first": history["first"], "last": history["last"]}
+
+        return Step(f"{name}-seed-{self.seed}", run, settings_of(config), (self.teacher,))
+
+    def probed(self, arm: Arm, student: Step) -> Step:
+        """Measures a student's frozen encoder."""
+
+        def find(config: RunConfig, teacher: Found, earlier: Results) -> Probed:
+            finished = read_run(earlier[student.name].directory / RUN)
+            return Probed(finished.backbone, finished.params["backbone"])
+
+        return self._probe(student.name, arm, find, student)
+
+    def references(self, arm: Arm) -> dict[str, Step]:
+        """Measures the teacher, and the student that `arm` starts from, in the same way."""
+
+        def itself(config: RunConfig, teacher: Found, earlier: Results) -> Probed:
+            return Probed(teacher.config, teacher.weights["backbone"])
+
+        def start(config: RunConfig, teacher: Found, earlier: Results) -> Probed:
+            built = build(config)
+            state = jax.device_get(built.run.initial_state())
+            return Probed(built.backbone, state.params["backbone"])
+
+        return {
+            TEACHER: self._probe(f"teacher-seed-{self.seed}", arm, itself),
+            RANDOM: self._probe(f"random-start-seed-{self.seed}", arm, start),
+        }
+
+    def rewards(self, arm: Arm, student: Step, tutors: dict[str, Step]) -> Step:
+        """What tutors, the teacher's MLM and chance earn on the same held-out masks, from one
+        student, that of `arm`.
+        """
+        config = self.config(arm)
+
+        def run(directory: Path, earlier: Results) -> Facts:
+            built = build(self._taught(config, earlier))
+            shapes = built.run.abstract_state().params
+            params = _last_params(earlier[student.name], shapes)
+            found: Facts = {}
+            for title, step in tutors.items():
+                tutor = _last_params(earlier[step.name], {"tutor": shapes["tutor"]})
+                figures = built.run.evaluate(params | tutor, built.run.placed)
+                titles = {**REWARDED, "tutor": title}
+                found |= {
+                    said: {name: figures[f"heldout_{kind}/{name}"] for name in REWARDS}
+                    for kind, said in titles.items()
+                }
+            return found
+
+        after = (self.teacher, student, *(s for s in tutors.values() if s.name != student.name))
+        settings = {"tutors": {title: step.name for title, step in tutors.items()}}
+        return Step(f"rewards-seed-{self.seed}", run, settings | settings_of(config), after)
+
+    def fine_tuned(self, name: str, arm: Arm, start: Step | None) -> Step:
+        """Fine-tunes an encoder on the tasks: a student, the teacher, or what `arm` starts from."""
+        suites = {task: _suite(self.args, task) for task in TASKS}
+
+        def run(directory: Path, earlier: Results) -> Facts:
+            found: Facts = {}
+            for task, suite in suites.items():
+                begun = suite._replace(run=self._begun(suite.run, name, arm, start, earlier))
+                cells = run_suite(begun, directory / task, name).tasks[task]
+                kept = summary(cells, SCORE)["last"]
+                found[task] = {**kept, "scores": [cell.last[SCORE] for cell in cells]}
+            return found
+
+        settings = {
+            task: [protocol_of(suite), read_task(suite, task).hashes]
+            for task, suite in suites.items()
+        }
+        after = (self.teacher,) if start is None else (self.teacher, start)
+        size = settings_of(self.config(arm))["config"]["model"]
+        slug = name.replace(" ", "-")
+        return Step(f"glue-{slug}-seed-{self.seed}", run, {**settings, "student": size}, after)
+
+    def _taught(self, config: RunConfig, earlier: Results) -> RunConfig:
+        return changed(config, "objective", teacher=place_of(earlier[self.teacher.name]))
+
+    def _probe(
+        self,
+        name: str,
+        arm: Arm,
+        find: Callable[[RunConfig, Found, Results], Probed],
+        *students: Step,
+    ) -> Step:
+        config = self.config(arm)
+
+        def run(directory: Path, earlier: Results) -> Facts:
+            taught = self._taught(config, earlier)
+            teacher = find_teacher(taught.objective.teacher)
+            probed = find(taught, teacher, earlier)
+            return probe(probed, teacher, taught, packages_of(self.args), self.args.pooling)
+
+        own = {"packages": packages_of(self.args), "pooling": self.args.pooling}
+        settings = own if students else own | settings_of(config)
+        return Step(f"probe-{name}", run, settings, (self.teacher, *students))
+
+    def _begun(
+        self, run: RunConfig, name: str, arm: Arm, start: Step | None, earlier: Results
+    ) -> RunConfig:
+        """A run of fine-tuning that starts where it should, with the same dropout for all."""
+        teacher = place_of(earlier[self.teacher.name])
+        if name == RANDOM:
+            run = dataclasses.replace(run, model=self.config(arm).model)
+            run = changed(run, "data", tokenizer=tokenizer_at(teacher))
+        else:
+            init = teacher if start is None else str(earlier[start.name].directory / RUN)
+            run = changed(run, "model", init=init)
+        return changed(run, "model", hidden_dropout=DROPOUT, attention_dropout=DROPOUT)
+
+
+def packages_of(args: argparse.Namespace) -> str:
+    """The docstrings of the probe `packages`: those that are trained on, else all."""
+    is_one = args.source.startswith("docstrings:") and " + " not in args.source
+    return args.source if is_one else "docstrings:"
+
+
+def _last_params(result: Result, shapes: Any) -> dict[str, Any]:
+    """Groups of the last checkpoint of a run."""
+    saved = Saved(Workdir(result.directory / RUN).checkpoints)
+    assert saved.latest_step is not None
+    return dict(saved.restore_params(saved.latest_step, shapes))
+
+
+def _suite(args: argparse.Namespace, task: str) -> Suite:
+    """One task: seeds and epochs as asked, one rate for all."""
+    values = glue_suite.get_config()
+    values.update({"tasks": task, "seeds": args.glue_seeds, "learning_rates": (args.glue_rate,)})
+    values.run.model.init = ""
+    values.run.data.update({"source": args.glue, "train_limit": TASKS[task]})
+    splits = dict(split.split("=") for split in args.split)
+    if task in splits:
+        train_split, dev_split = splits[task].split(":")
+        values.run.data.update({"train_split": train_split, "dev_split": dev_split})
+    if args.smoke:
+        values.update({"seeds": 2, "epochs": 1})
+        values.run.data.update({"train_limit": 64})
+    return configure_suite(values.to_dict())
+
+
+def check_splits(splits: list[str]) -> None:
+    """Raises UserError for a --split that does not say task, train and dev."""
+    for split in splits:
+        task, _, names = split.partition("=")
+        if task not in TASKS or names.count(":") != 1:
+            raise UserError(
+                f"--split={split} is no choice of files; expected TASK=TRAIN:DEV, such as "
+                f"mrpc=train_full:test, of the tasks {', '.join(TASKS)}."
+            )
