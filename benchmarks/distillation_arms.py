@@ -68,7 +68,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "smoke": Size("smoke", {}, 40, 2e-3, 2, 8, 2e-3, 16, 128),
-    "small": Size("teacher", {}, 2500, 2e-3, 2, 2000, 2e-3, 32, 2048),
+    "small": Size("teacher", {}, 4000, 1e-3, 2, 2000, 2e-3, 32, 2048),
     "large": Size(
         "teacher",
         {"hidden_size": 384, "num_layers": 6, "num_heads": 12, "intermediate_size": 1536},

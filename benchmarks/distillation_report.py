@@ -22,7 +22,7 @@ COLUMNS = {  # figure -> heading
     "packages": "packages",
 }
 COMPARED = ("ratio probe, teacher", "ratio probe, uniform", "packages")  # what every row has
-Spread = tuple[float, float]  # mean, standard deviation over seeds
+Spread = tuple[float, float | None]  # mean, standard deviation over seeds; None of one seed
 PerSeed = Mapping[str, Sequence[Mapping[str, float]]]  # row -> figures of each seed
 
 
@@ -58,9 +58,8 @@ def figures_of(
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """(mean, sample standard deviation), which is 0 of one value."""
-    sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return statistics.mean(values), sd
+    """(mean, sample standard deviation), None of one value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> Iterator[str]:
@@ -71,8 +70,9 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
     """
     accuracy, seeds = figures.teacher_accuracy, figures.options["seeds"]
     yield (
-        f"{students} Mean ± standard deviation over {seeds} seeds; each has its own split, teacher "
-        f"and masks. The teacher's MLM names {accuracy[0]:.1%} of the masked held-out tokens."
+        f"{students} Seeds: {seeds}, mean ± standard deviation; each has a split, a "
+        f"teacher and masks of its own. The teacher's MLM names {accuracy[0]:.1%} of the masked "
+        "held-out tokens."
     )
     yield ""
     yield from _table(figures.rows, arms, COLUMNS)
@@ -82,10 +82,8 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
         "on held-out words put in by the teacher's MLM, and uniformly; only students with such a "
         "head have it. *Probe AUC*: the same by a logistic regression on the frozen last state, "
         "which every encoder has. *Cosine*: of last states, through the fit where there is one. "
-        "*Packages*: share of held-out paragraphs whose package a regression on the frozen CLS "
-        "finds."
-        if figures.options["pooling"] == "cls"
-        else "finds (mean of all states)."
+        "*Packages*: share of held-out paragraphs whose package a regression on the frozen encoder "
+        f"finds (pooling {figures.options['pooling']})."
     )
     if figures.differences:
         yield ""
@@ -102,7 +100,7 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
         yield ""
         yield "| words of | teacher reward | student reward | total |"
         yield "|---|---|---|---|"
-        for name, found in figures.rewards.items():
+        for name, found in sorted(figures.rewards.items(), key=lambda row: -row[1]["reward"][0]):
             yield f"| {name} | {' | '.join(_said(found[kind]) for kind in REWARDS)} |"
     if figures.glue:
         yield from _glue(figures, arms)
@@ -123,7 +121,7 @@ def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:
     yield f"|---|{'---|' * (len(TASKS) + 1)}"
     for name in _in_order(figures.glue, arms):
         found = figures.glue[name]
-        cells = [_said((found[t]["median"], found[t]["sd"] or 0.0)) for t in TASKS]
+        cells = [_said((found[t]["median"], found[t]["sd"])) for t in TASKS]
         mean = statistics.mean(found[task]["median"] for task in TASKS)
         yield f"| {_title(name, arms)} | {' | '.join(cells)} | {mean:.3f} |"
 
@@ -162,7 +160,8 @@ def _title(name: str, arms: Mapping[str, Arm]) -> str:
 def _said(found: Spread | None, sign: str = "") -> str:
     if found is None or math.isnan(found[0]):
         return "-"
-    return f"{found[0]:{sign}.3f} ± {found[1]:.3f}"
+    mean, sd = found
+    return f"{mean:{sign}.3f}" if sd is None else f"{mean:{sign}.3f} ± {sd:.3f}"
 
 
 def _minus(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:

@@ -1,7 +1,11 @@
 """Tiny models, batches and the comparison that equality tests share."""
 
+import importlib
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -12,6 +16,7 @@ from condenser_jax.objectives.base import Objective
 
 SPECIALS = 5  # ids below are special tokens
 _KEY_BIAS = re.compile(r"\bkey\b(?=\W+bias)")  # in a path of ours, or a name of Hugging Face
+BENCHMARKS = str(Path(__file__).parents[1] / "benchmarks")
 QUICK = {"xla_backend_optimization_level": 0}  # compiles in a third of the time
 
 
@@ -72,6 +77,15 @@ def random_params(objective: Objective, dtype: str = "float32", seed: int = 0) -
 def compile_quickly(function: Callable, *arguments: Any) -> Callable:
     """The function compiled for arguments of these shapes; for programs that run once or twice."""
     return jax.jit(function).lower(*arguments).compile(compiler_options=QUICK)
+
+
+def benchmark_module(name: str) -> ModuleType:
+    """A module of benchmarks/, imported as a script beside it does."""
+    sys.path.insert(0, BENCHMARKS)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(BENCHMARKS)
 
 
 def worst_difference(got: Any, expected: Any) -> tuple[float, str]:

@@ -1,25 +1,16 @@
 """docs/results.md has several authors: each writes its own section, and no other."""
 
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 
 from condenser_jax.errors import UserError
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.helpers import benchmark_module
 
 
 @pytest.fixture(scope="module")
 def pages():
-    """The module, imported as a benchmark imports it."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import results_page
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return results_page
+    return benchmark_module("results_page")
 
 
 @pytest.fixture

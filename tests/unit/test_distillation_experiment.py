@@ -1,0 +1,159 @@
+"""benchmarks/distillation.py compares students of one size at equal updates, and says what it
+found without a rounding too much.
+"""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from condenser_jax.errors import UserError
+from condenser_jax.models.config import BackboneConfig
+from tests.helpers import benchmark_module
+
+TEACHER = BackboneConfig(vocab_size=8192, hidden_size=192, num_layers=2, num_heads=4)
+
+
+@pytest.fixture(scope="module")
+def arms():
+    return benchmark_module("distillation_arms")
+
+
+@pytest.fixture(scope="module")
+def report():
+    return benchmark_module("distillation_report")
+
+
+@pytest.fixture(scope="module")
+def probes():
+    return benchmark_module("distillation_probes")
+
+
+def args(**values):
+    """The flags that configurations are made of."""
+    usual = {"methods": "", "row": [], "size": "small", "smoke": False, "source": "docstrings:"}
+    usual |= {"length": 64, "least_accuracy": 0.1, "teacher": "", "teacher_steps": 0}
+    usual |= {"steps": 0, "batch": 0, "learning_rate": 0.0}
+    return types.SimpleNamespace(**usual | values)
+
+
+def test_students_differ_in_their_objective_and_nothing_else(arms):
+    configs = {
+        name: arms.student_config(args(), arm, 1, TEACHER) for name, arm in arms.ARMS.items()
+    }
+    joint = configs["joint"]
+    for name, config in configs.items():
+        if name != "separate":
+            assert dataclasses.replace(config, objective=joint.objective) == joint, name
+    objectives = [repr(config.objective) for config in configs.values()]
+    assert len(set(objectives)) == len(objectives)
+
+
+def test_where_phases_take_turns_the_student_has_as_many_updates(arms):
+    steps = {
+        name: arms.student_config(args(), arms.ARMS[name], 0, TEACHER).training.steps
+        for name in ("separate", "joint", "kl-alone", "kd")
+    }
+    assert steps == {"separate": 4000, "joint": 2000, "kl-alone": 2000, "kd": 2000}
+
+
+def test_teacher_and_students_hold_the_same_texts_out(arms):
+    for seed in (0, 1):
+        teacher = arms.teacher_config(args(), seed)
+        student = arms.student_config(args(), arms.ARMS["joint"], seed, TEACHER)
+        assert (teacher.seed, teacher.data) == (student.seed, student.data)
+
+
+def test_relation_heads_divide_the_widths_of_both(arms):
+    assert arms.relation_heads(96, 192) == 48
+    assert arms.relation_heads(16, 32) == 16
+
+
+def test_methods_and_rows_can_be_chosen(arms):
+    chosen = args(methods="kd,joint", row=['weaker ratios={"logit_weight": 5}', 'a={"name": "kd"}'])
+    found = arms.chosen_arms(chosen)
+    assert list(found) == ["joint", "kd", "weaker-ratios", "a"]
+    config = arms.student_config(args(), found["weaker-ratios"], 0, TEACHER)
+    assert (config.objective.logit_weight, config.objective.schedule) == (5.0, "joint")
+    assert found["a"].method == "kd"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"methods": "kd,tinibert"}, "unknown method 'tinibert'; did you mean 'tinybert'"),
+        ({"row": ["weaker ratios"]}, "--row=weaker ratios is no row; expected a title and keys of"),
+        ({"row": ["a={5}"]}, "--row=a={5} is no row"),
+    ],
+)
+def test_rows_that_are_none_are_refused(arms, values, message):
+    with pytest.raises(UserError, match=message.replace("{", r"\{")):
+        arms.chosen_arms(args(**values))
+
+
+def test_a_key_that_nobody_knows_is_refused(arms):
+    row = arms.chosen_arms(args(methods="kd", row=['a={"logit_wait": 5}']))["a"]
+    with pytest.raises(UserError, match="unknown key of `objective` 'logit_wait'; did you mean"):
+        arms.student_config(args(), row, 0, TEACHER)
+
+
+@pytest.mark.parametrize("split", ["mrpc", "mrpc=train", "qqp=a:b"])
+def test_a_choice_of_files_that_is_none_is_refused(split):
+    steps = benchmark_module("distillation_steps")
+    steps.check_splits(["mrpc=train_full:test"])
+    with pytest.raises(UserError, match=f"--split={split} is no choice of files; expected TASK="):
+        steps.check_splits([split])
+
+
+def test_a_probe_finds_what_states_tell_and_nothing_in_noise(probes):
+    rng = np.random.default_rng(0)
+    ratios, asked = rng.random(600), np.arange(600) % 2 == 1
+    states = rng.standard_normal((600, 5))
+    assert 0.4 < probes._probe_auc(states, ratios, asked) < 0.6
+    states[:, 3] += 8 * (ratios >= 0.5)
+    assert probes._probe_auc(states, ratios, asked) > 0.99
+    assert np.isnan(probes._probe_auc(states, np.ones(600), asked))
+
+
+@pytest.fixture
+def page(arms, report):
+    """The lines of a section on three rows, two seeds."""
+    rows = {
+        "kd": [{"packages": 0.5}, {"packages": 0.7}],
+        "joint": [{"packages": 0.4, "heldout_teacher/auc": 0.8}, {"packages": 0.6}],
+        "teacher": [{"packages": 0.9}, {"packages": 0.9}],
+    }
+    rows["joint"][1]["heldout_teacher/auc"] = 0.9
+    rewards = {
+        name: [dict.fromkeys(report.REWARDS, value)] * 2
+        for name, value in (("uniform", 0.1), ("the tutor", 0.2))
+    }
+    tasks = {task: {"median": 0.5, "sd": 0.1, "scores": [0.4, 0.6]} for task in report.TASKS}
+    options = {"seeds": "2", "pooling": "cls", "glue_rate": "0.0002"}
+    figures = report.figures_of(options, [0.3, 0.5], rows, rewards, {"kd": tasks})
+    return list(report.section_lines(figures, arms.ARMS, "Students of a size."))
+
+
+def test_the_section_has_references_first_and_a_dash_where_nothing_was_measured(page):
+    rows = [line for line in page if line.startswith("| ")]
+    names = [line.split("|")[1].strip() for line in rows[1:7]]
+    assert names == ["*references*", "teacher", "*Tutor-KD*", "joint", "*other methods*", "KD"]
+    assert rows[4] == "| joint | 0.850 ± 0.071 | - | - | - | - | 0.500 ± 0.141 |"
+    assert rows[6] == "| KD | - | - | - | - | - | 0.600 ± 0.141 |"
+
+
+def test_differences_are_taken_seed_by_seed(page):
+    assert "| KD | - | - | +0.100 ± 0.000 |" in page
+
+
+def test_the_section_ranks_rewards_and_tells_of_tasks(page):
+    text = "\n".join(page)
+    assert text.index("| the tutor | 0.200 ± 0.000") < text.index("| uniform | 0.100 ± 0.000")
+    assert "| KD | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 |" in text
+    assert "median ± standard deviation of 2 seeds at the last step, learning rate 0.0002" in text
+
+
+def test_one_seed_has_no_deviation(report):
+    assert report.spread([0.5]) == (0.5, None)
+    assert report._said((0.5, None)) == "0.500"
