@@ -55,24 +55,38 @@ ARMS = {
 class Size(NamedTuple):
     """How large an experiment is."""
 
-    variant: str  # of configs/mlm.py
-    teacher: dict[str, int]  # of the section `model`; a student is half as wide
-    teacher_steps: int
-    teacher_rate: float
-    layers: int  # of students
-    steps: int  # updates of a student
-    rate: float
-    batch: int
-    spans: int  # held out
+    variant: str = "teacher"  # of configs/mlm.py
+    teacher: dict[str, int] = {}  # of the section `model`; {}: the variant's
+    teacher_steps: int = 4000
+    teacher_rate: float = 1e-3
+    teacher_batch: int = 32
+    layers: int = 2  # of students
+    narrower: int = 2  # how many times they are narrower than their teacher
+    steps: int = 2000  # updates of a student
+    rate: float = 2e-3
+    batch: int = 16
+    spans: int = 2048  # held out
 
 
 SIZES = {
-    "smoke": Size("smoke", {}, 40, 2e-3, 2, 8, 2e-3, 16, 128),
-    "small": Size("teacher", {}, 4000, 1e-3, 2, 2000, 2e-3, 32, 2048),
+    "smoke": Size(variant="smoke", teacher_steps=40, steps=8, spans=128),
+    "small": Size(),
     "large": Size(
-        "teacher",
-        {"hidden_size": 384, "num_layers": 6, "num_heads": 12, "intermediate_size": 1536},
-        *(40_000, 5e-4, 3, 20_000, 1e-3, 128, 4096),
+        teacher={
+            "hidden_size": 384,
+            "num_layers": 6,
+            "num_heads": 12,
+            "intermediate_size": 1536,
+        },
+        teacher_steps=40_000,
+        teacher_rate=5e-4,
+        teacher_batch=128,
+        layers=3,
+        narrower=1,
+        steps=20_000,
+        rate=1e-3,
+        batch=128,
+        spans=4096,
     ),
 }
 
@@ -111,7 +125,7 @@ def teacher_config(args: argparse.Namespace, seed: int) -> RunConfig:
         values.objective.frozen_backbone = True
     every = max(steps // 5, 1)
     values.training.update({"steps": steps, "eval_every": every, "save_every": every})
-    values.training.update({"batch_size": args.batch or size.batch})
+    values.training.update({"batch_size": size.teacher_batch})
     values.evaluation.update({"documents": 32 if args.smoke else 500})
     return configure(values.to_dict())
 
@@ -119,7 +133,7 @@ def teacher_config(args: argparse.Namespace, seed: int) -> RunConfig:
 def student_config(
     args: argparse.Namespace, arm: Arm, seed: int, teacher: BackboneConfig
 ) -> RunConfig:
-    """A student of half the teacher's width; who teaches is filled in when the teacher is there."""
+    """A student; who teaches it is filled in when the teacher is there."""
     size = SIZES[args.size]
     values = (tutor_kd if arm.method == "tutor_kd" else distill).get_config(
         "" if arm.method == "tutor_kd" else arm.method
@@ -127,7 +141,7 @@ def student_config(
     if args.smoke:
         smoke_distillation(values)
     _data(values, args, seed)
-    width, heads = teacher.hidden_size // 2, teacher.num_heads
+    width, heads = teacher.hidden_size // size.narrower, teacher.num_heads
     values.model.update({"num_layers": size.layers, "num_heads": heads})
     values.model.update({"hidden_size": width, "intermediate_size": 4 * width})
     values.optimizer.learning_rate = args.learning_rate or size.rate
@@ -140,7 +154,7 @@ def student_config(
     steps = (args.steps or size.steps) * _cycle(values.objective)
     values.training.update({"steps": steps, "eval_every": steps, "save_every": max(steps // 4, 1)})
     values.training.update({"batch_size": args.batch or size.batch, "keep": 1})
-    values.evaluation.update({"spans": size.spans, "examples": 1})
+    values.evaluation.update({"spans": args.spans or size.spans, "examples": 1})
     return configure(values.to_dict())
 
 
