@@ -4,6 +4,7 @@ rewards of tutors, fine-tuning on GLUE.
 
 import argparse
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,10 +153,7 @@ class Students:
                 found[task] = {**kept, "scores": [cell.last[SCORE] for cell in cells]}
             return found
 
-        settings = {
-            task: [protocol_of(suite), read_task(suite, task).hashes]
-            for task, suite in suites.items()
-        }
+        settings = {task: [protocol_of(suite), _hashes(suite)] for task, suite in suites.items()}
         after = (self.teacher,) if start is None else (self.teacher, start)
         size = settings_of(self.config(arm))["config"]["model"]
         slug = name.replace(" ", "-")
@@ -224,6 +222,12 @@ def _suite(args: argparse.Namespace, task: str) -> Suite:
         values.update({"seeds": 2, "epochs": 1})
         values.run.data.update({"train_limit": 64})
     return configure_suite(values.to_dict())
+
+
+@functools.cache  # all rows have the same tasks
+def _hashes(suite: Suite) -> dict[str, str]:
+    """Of the texts and labels of its task."""
+    return read_task(suite, *suite.grid.names).hashes
 
 
 def check_splits(splits: list[str]) -> None:
