@@ -123,9 +123,8 @@ def teacher_config(args: argparse.Namespace, seed: int) -> RunConfig:
     if args.teacher:
         values.model.init = args.teacher
         values.objective.frozen_backbone = True
-    every = max(steps // 5, 1)
-    values.training.update({"steps": steps, "eval_every": every, "save_every": every})
-    values.training.update({"batch_size": size.teacher_batch})
+    values.training.update({"steps": steps, "batch_size": size.teacher_batch})
+    values.training.update({"eval_every": steps, "save_every": max(steps // 4, 1), "keep": 1})
     values.evaluation.update({"documents": 32 if args.smoke else 500})
     return configure(values.to_dict())
 
