@@ -115,7 +115,9 @@ class Experiment:
                 self._note(self.rewards, name, found)
 
     def _fine_tune(self, students: Students, main: Arm, trained: Mapping[str, Step]) -> None:
-        starts: dict[str, Step | None] = {RANDOM: None, **trained, TEACHER: None}
+        starts: dict[str, Step | None] = {RANDOM: None, **trained}
+        if self.args.glue_teacher:
+            starts[TEACHER] = None
         for name, start in starts.items():
             print(f"GLUE: {name}", flush=True)
             step = students.fine_tuned(name, self.arms.get(name, main), start)
@@ -165,6 +167,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--least_accuracy", type=float, default=0.1, help="of the teacher's MLM")
     parser.add_argument("--pooling", default="cls", choices=["cls", "mean"], help="of `packages`")
     parser.add_argument("--glue", default="", help="a folder of tasks to fine-tune on")
+    parser.add_argument("--glue_teacher", action="store_true", help="fine-tune the teacher too")
     parser.add_argument("--glue_seeds", type=int, default=5, help="of each task")
     parser.add_argument("--glue_rate", type=float, default=2e-4, help="learning rate of all tasks")
     parser.add_argument("--split", action="append", default=[], help="TASK=TRAIN:DEV, its files")
