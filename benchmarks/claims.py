@@ -15,10 +15,11 @@ both lie below --workdir.
 
 import argparse
 import dataclasses
+import functools
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from condenser_jax.environment import enable_compilation_cache, tune_process  # 
 tune_process()
 
 import record  # noqa: E402
-from claims_report import Cell, figures_of, section_lines  # noqa: E402
+from claims_report import ALL, NO_LABELS, START, Cell, PerQuery, figures_of, section_lines  # noqa: E402
 from results_page import command_line, places, replace_section, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
@@ -51,11 +52,15 @@ from condenser_jax.retrieval.metrics import evaluate  # noqa: E402
 from condenser_jax.run import train  # noqa: E402
 from configs import cocondenser, condenser, mlm, retrieval  # noqa: E402
 
-LABELS, BATCHES, WRONG = (500, 2000, 0), (8, 32, 128), (0.0, 0.2, 0.4)
+LABELS, BATCHES, WRONG = (NO_LABELS, 500, 2000, ALL), (8, 32, 128), (0.0, 0.2, 0.4)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # of fine-tuning
+FIRST_RATE = 3e-4  # where the choice begins
+STANDSTILL = 1e-30  # a rate that is lost in float32
 BATCH = 32
 DEPTH = 100
 HELDOUT = 0.2  # of the modules are test, as many dev: over 2000 test queries
-MAIN = ("random", "mlm", "condenser", "cocondenser")
+DEV = {"queries": 500, "passages": 5000}  # of the modules held out for choices, on a sample
+MAIN = (START, "mlm", "condenser", "cocondenser")
 ABLATIONS: dict[str, dict[str, Any]] = {
     "condenser, early layer 0": {"early_layer": 0},
     "condenser, no late MLM": {"late_mlm": False},
@@ -78,14 +83,14 @@ def configuration(args: argparse.Namespace, values: Any, steps: int, **sections:
 
 
 def arms(args: argparse.Namespace) -> dict[str, Step | None]:
-    """The pre-trained starts by name; None is a random one (or the checkpoint as it is)."""
+    """The starts by name; None is the random one, or the checkpoint as it is."""
     n, variant = args.steps, "smoke" if args.smoke else ""
     mlm_config = configuration(args, mlm.get_config(variant), 2 * n)
     whole = configuration(args, condenser.get_config(variant), 2 * n)
     half = training_step("condenser-half", configuration(args, condenser.get_config(variant), n))
     contrast = configuration(args, cocondenser.get_config(variant), n, training={"batch_size": 32})
     found = {
-        "random": None,
+        START: None,
         "mlm": training_step("mlm", mlm_config),
         "condenser": training_step("condenser", whole),
         "cocondenser": training_step("cocondenser", contrast, init=half),
@@ -96,33 +101,34 @@ def arms(args: argparse.Namespace) -> dict[str, Step | None]:
     return found
 
 
-def cells(args: argparse.Namespace) -> list[Cell]:
-    """What is fine-tuned: ablations with few labels alone."""
-    labels = LABELS if not args.smoke else (50, 0)
+def settings(args: argparse.Namespace) -> list[Cell]:
+    """What is fine-tuned, of the first seed: ablations with few labels alone."""
+    labels = LABELS if not args.smoke else (NO_LABELS, 50, ALL)
     found = []
     for arm in (*MAIN, *ABLATIONS):
-        for seed in range(args.seeds):
-            found += [Cell(arm, seed, labels=n) for n in labels]
-            if arm in MAIN:
-                found += [Cell(arm, seed, batch=size) for size in BATCHES if size != BATCH]
-                found += [Cell(arm, seed, wrong=share) for share in WRONG if share]
+        found += [Cell(arm, labels=n) for n in labels]
+        if arm in MAIN:
+            found += [Cell(arm, batch=size) for size in BATCHES if size != BATCH]
+            found += [Cell(arm, wrong=share) for share in WRONG if share]
     return found
 
 
 def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None, words: Step) -> Step:
-    """Fine-tunes one cell, searches with the test queries, and keeps their figures alone.
+    """Fine-tunes one cell, searches with the test queries, and keeps their figures and dev's alone.
 
-    A random start has the tokenizer of the arm `words`: it differs in its weights alone.
+    A random start has the tokenizer of the arm `words`: it differs in its weights alone. Without
+    labels a run has one step at a rate at which no weight moves.
     """
     values = retrieval.get_config("smoke" if args.smoke else "")
     values.seed = cell.seed
     values.data.update({"train": args.collection, "heldout_share": HELDOUT})
-    values.data.update({"train_limit": cell.labels, "wrong_positives": cell.wrong})
-    values.optimizer.learning_rate = args.fine_tuning_rate
-    steps = args.examples // cell.batch
+    values.data.update({"train_limit": max(cell.labels, 0), "wrong_positives": cell.wrong})
+    values.optimizer.learning_rate = cell.rate or STANDSTILL
+    steps = args.examples // cell.batch if cell.rate else 1
     values.training.update({"batch_size": cell.batch, "steps": steps, "tensorboard": False})
     values.training.update({"log_every": steps, "eval_every": steps, "save_every": steps})
-    values.evaluation.update({"queries": 100, "passages": 500})
+    if not args.smoke:
+        values.evaluation.update(DEV)
     values.model.init = args.init
     config = configure(values.to_dict())
 
@@ -134,19 +140,33 @@ def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None, words:
             used = config
         else:
             used = changed(config, "data", tokenizer=str(before.directory / RUN / "tokenizer"))
-        train(used, directory / RUN, time.time())
+        _, history = train(used, directory / RUN, time.time())
         encoder = Encoder.load(str(directory / RUN), dtype=default_dtype())
-        per_query = search(encoder, test(args))
+        per_query = search(encoder, test(args.collection))
         shutil.rmtree(directory / RUN)
-        return {"per_query": per_query}
+        return {"dev": history["last"]["heldout/mrr@10"], "per_query": per_query}
 
     settings = settings_of(config) | {"depth": DEPTH}
     return Step(f"cell-{cell.name}", run, settings, (start or words,))
 
 
-def test(args: argparse.Namespace) -> Collection:
+def best_rate(score: Callable[[float], float]) -> float:
+    """Climbs from FIRST_RATE to a rate of RATES whose neighbours score no better."""
+    best = RATES.index(FIRST_RATE)
+    scores: dict[int, float] = {}
+    while True:
+        for number in range(max(best - 1, 0), min(best + 2, len(RATES))):
+            if number not in scores:
+                scores[number] = score(RATES[number])
+        if scores[best] == max(scores.values()):
+            return RATES[best]
+        best = max(scores, key=scores.__getitem__)
+
+
+@functools.cache
+def test(collection: str) -> Collection:
     """What is searched: the split of the run's seed 0, whatever the seed of a cell."""
-    return open_collection(args.collection, "test", CollectionOptions(0.01, HELDOUT, seed=0))
+    return open_collection(collection, "test", CollectionOptions(0.01, HELDOUT, seed=0))
 
 
 def search(encoder: Encoder, collection: Collection) -> dict[str, dict[str, float]]:
@@ -176,9 +196,8 @@ def main() -> None:
     parser.add_argument("--source", default="docstrings:", help="what is pre-trained on")
     parser.add_argument("--collection", default="docstrings:", help="what is searched")
     parser.add_argument("--init", default="", help="a checkpoint to go on from; default: none")
-    parser.add_argument("--steps", type=int, default=900, help="N: each arm is trained 2N steps")
+    parser.add_argument("--steps", type=int, default=1800, help="N: each arm is trained 2N steps")
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="of pre-training")
-    parser.add_argument("--fine_tuning_rate", type=float, default=1e-3, help="of fine-tuning")
     parser.add_argument("--examples", type=int, default=9600, help="queries seen in fine-tuning")
     parser.add_argument("--seeds", type=int, default=3, help="of each cell")
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
@@ -192,16 +211,23 @@ def main() -> None:
     pipeline, starts = Pipeline(Path(args.workdir)), arms(args)
     words = starts["mlm"]
     assert words is not None
-    found: dict[Cell, Result] = {}
-    todo = cells(args)
-    for number, cell in enumerate(todo, start=1):
-        print(f"{number} of {len(todo)}: {cell.name}", flush=True)
-        step = fine_tuning(args, cell, starts[cell.arm], words)
-        found[cell] = pipeline.result(step)
-    per_query = {cell: result.facts["per_query"] for cell, result in found.items()}
-    figures = figures_of(per_query, bm25(test(args)), told_options(args))
+
+    def result(cell: Cell) -> Result:
+        print(cell.name, flush=True)
+        return pipeline.result(fine_tuning(args, cell, starts[cell.arm], words))
+
+    found: dict[Cell, PerQuery] = {}
+    for number, cell in enumerate(todo := settings(args), start=1):
+        print(f"{number} of {len(todo)} settings", flush=True)
+        rate = FIRST_RATE if cell.labels != NO_LABELS else 0.0
+        if rate and not args.smoke:
+            rate = best_rate(lambda rate, cell=cell: result(cell._replace(rate=rate)).facts["dev"])
+        for seed in range(args.seeds):
+            chosen = cell._replace(rate=rate, seed=seed)
+            found[chosen] = result(chosen).facts["per_query"]
+    figures = figures_of(found, bm25(test(args.collection)), told_options(args))
     page, lines = places(args, "claims")
-    content = section_lines(per_query, figures)
+    content = section_lines(found, figures)
     replace_section(page, *SECTIONS[bool(args.init)], command_line(sys.argv), content)
     hours = sum(result.seconds for result in pipeline.results) / 3600
     record.append(lines, {**dataclasses.asdict(figures), "hours": round(hours, 2)})

@@ -4,13 +4,20 @@ over queries.
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from condenser_jax.retrieval.significance import compare
 
 METRIC, OTHER = "MRR@10", "Recall@100"
-PAIRS = (("condenser", "mlm"), ("cocondenser", "condenser"), ("cocondenser", "mlm"))
+START = "start"  # the arm without pre-training: random, or the checkpoint as it is
+NO_LABELS, ALL = -1, 0
+PAIRS = (
+    ("mlm", START),
+    ("condenser", "mlm"),
+    ("cocondenser", "condenser"),
+    ("cocondenser", "mlm"),
+)
 PerQuery = Mapping[str, Mapping[str, float]]  # metric -> query -> value
 
 
@@ -18,8 +25,9 @@ class Cell(NamedTuple):
     """One fine-tuning."""
 
     arm: str
-    seed: int
-    labels: int = 0  # 0: all
+    seed: int = 0
+    rate: float = 0.0  # learning rate of fine-tuning
+    labels: int = ALL
     batch: int = 32
     wrong: float = 0.0  # share of positives replaced at random
 
@@ -27,8 +35,10 @@ class Cell(NamedTuple):
     def name(self) -> str:
         """As part of a directory's name."""
         arm = self.arm.replace(", ", "-").replace(" ", "-")
-        labels = self.labels or "all"
-        return f"{arm}-labels-{labels}-batch-{self.batch}-wrong-{self.wrong:g}-seed-{self.seed}"
+        if self.labels == NO_LABELS:
+            return f"{arm}-no-labels-seed-{self.seed}"
+        setting = f"labels-{self.labels or 'all'}-batch-{self.batch}-wrong-{self.wrong:g}"
+        return f"{arm}-{setting}-rate-{self.rate:g}-seed-{self.seed}"
 
     @property
     def setting(self) -> tuple[int, int, float]:
@@ -44,6 +54,7 @@ class Figures:
     queries: int
     bm25: float
     means: dict[str, dict[str, list[float]]]  # arm -> setting -> [mean, sd over seeds] of METRIC
+    rates: dict[str, dict[str, float]]  # arm -> setting -> that was chosen
     tests: dict[str, dict[str, list[float]]]  # "a - b" -> setting -> [difference, p]
 
 
@@ -67,7 +78,10 @@ def figures_of(found: Mapping[Cell, PerQuery], bm25: PerQuery, options: dict[str
                     test.difference,
                     test.p,
                 ]
-    return Figures(options, len(bm25[METRIC]), _mean(bm25), means, tests)
+    rates: dict[str, dict[str, float]] = {}
+    for cell in found:
+        rates.setdefault(cell.arm, {})[_words(cell.setting)] = cell.rate
+    return Figures(options, len(bm25[METRIC]), _mean(bm25), means, rates, tests)
 
 
 def _mean(per_query: PerQuery, metric: str = METRIC) -> float:
@@ -81,41 +95,54 @@ def _over_seeds(seeds: list[PerQuery]) -> dict[str, float]:
 
 def _words(setting: tuple[int, int, float]) -> str:
     labels, batch, wrong = setting
+    if labels == NO_LABELS:
+        return "nothing: no labels"
     return f"{labels or 'all'} labels, batch {batch}, {wrong:.0%} wrong"
 
 
 def section_lines(found: Mapping[Cell, PerQuery], figures: Figures) -> Iterator[str]:
     """What the section of docs/results.md says."""
-    settings = list(dict.fromkeys(cell.setting for cell in found))
-    recalls: dict[tuple[str, tuple], list[float]] = {}
+    settings = list(dict.fromkeys(_words(cell.setting) for cell in found))
+    recalls: dict[tuple[str, str], list[float]] = {}
     for cell, per_query in found.items():
-        recalls.setdefault((cell.arm, cell.setting), []).append(_mean(per_query, OTHER))
+        key = cell.arm, _words(cell.setting)
+        recalls.setdefault(key, []).append(_mean(per_query, OTHER))
+    seeds = 1 + max(cell.seed for cell in found)
+    titles = {START: "the checkpoint as it is" if figures.options["init"] else "random start"}
     yield (
-        f"{METRIC} of {figures.queries:,} test queries, mean and standard deviation over seeds; in "
-        f"brackets {OTHER}. Every arm was pre-trained with the same number of steps on the same "
-        f"data. BM25, which needs no labels: **{figures.bm25:.3f}**."
+        f"{METRIC} of {figures.queries:,} test queries, mean ± standard deviation over {seeds} "
+        f"seeds; in brackets {OTHER}. Every arm was pre-trained with the same number of steps on "
+        f"the same data. BM25, which needs no labels: **{figures.bm25:.3f}**."
     )
     yield ""
-    yield f"| fine-tuned with | {' | '.join(figures.means)} |"
-    yield f"|---|{'---|' * len(figures.means)}"
-    for setting in settings:
-        row = []
-        for arm in figures.means:
-            cell = figures.means[arm].get(_words(setting))
-            recall = recalls.get((arm, setting))
-            row.append(
-                f"{cell[0]:.3f} ± {cell[1]:.3f} ({statistics.mean(recall):.2f})"
-                if cell and recall
-                else "-"
-            )
-        yield f"| {_words(setting)} | {' | '.join(row)} |"
+
+    def mean(arm: str, setting: str, cell: list[float]) -> str:
+        return f"{cell[0]:.3f} ± {cell[1]:.3f} ({statistics.mean(recalls[arm, setting]):.2f})"
+
+    yield from _table(figures.means, settings, mean, titles)
     yield ""
     yield "Paired tests over queries, each query's mean over seeds (difference, p):"
     yield ""
-    yield f"| fine-tuned with | {' | '.join(figures.tests)} |"
-    yield f"|---|{'---|' * len(figures.tests)}"
+    yield from _table(figures.tests, settings, lambda *of, cell: f"{cell[0]:+.4f}, {cell[1]:.2g}")
+    yield ""
+    yield "Learning rates of fine-tuning, chosen on dev queries with the first seed:"
+    yield ""
+    rated = [setting for setting in settings if any(r.get(setting) for r in figures.rates.values())]
+    yield from _table(figures.rates, rated, lambda *of, cell: f"{cell:g}", titles)
+
+
+def _table(
+    columns: Mapping[str, Mapping[str, Any]],
+    settings: list[str],
+    said: Callable[..., str],
+    titles: Mapping[str, str] = {},
+) -> Iterator[str]:
+    """A row for each setting; `said(column, setting, cell=...)` are the words of a cell."""
+    yield f"| fine-tuned with | {' | '.join(titles.get(name, name) for name in columns)} |"
+    yield f"|---|{'---|' * len(columns)}"
     for setting in settings:
-        cells = [found.get(_words(setting)) for found in figures.tests.values()]
-        if any(cells):
-            texts = [f"{c[0]:+.4f}, {c[1]:.2g}" if c else "-" for c in cells]
-            yield f"| {_words(setting)} | {' | '.join(texts)} |"
+        cells = (
+            said(name, setting, cell=column[setting]) if setting in column else "-"
+            for name, column in columns.items()
+        )
+        yield f"| {setting} | {' | '.join(cells)} |"
