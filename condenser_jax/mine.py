@@ -51,12 +51,7 @@ def mine_file(
     Raises UserError for nothing to mine with, an encoder that was never fine-tuned, vectors of
     another encoder or corpus, and data without judgements.
     """
-    if encoder is None and not uses_bm25:
-        raise UserError("there is nothing to mine with; name --model, or --bm25, or both")
-    if not str(output).endswith(ENDINGS):
-        raise UserError(
-            f"--output={output} names no training file; expected {' or '.join(ENDINGS)}"
-        )
+    check_wishes(output, encoder is not None or uses_bm25)
     if encoder is not None and not forced:
         check_fine_tuned(encoder)
     texts = open_training(data, split, reading)
@@ -69,6 +64,19 @@ def mine_file(
     negatives = join(texts.negatives, *(mined.negatives for mined in found.values()))
     write_tevatron(output, texts._replace(negatives=negatives))
     return summary(np.diff(negatives.offsets), found)
+
+
+def check_wishes(output: str | Path, has_ranking: bool) -> None:
+    """Raises UserError, with both mistakes where there are two, for an output that is no training
+    file and for nothing to mine with.
+    """
+    wrong = []
+    if not str(output).endswith(ENDINGS):
+        wrong.append(f"--output={output} names no training file; expected {' or '.join(ENDINGS)}")
+    if not has_ranking:
+        wrong.append("there is nothing to mine with; name --model, or --bm25, or both")
+    if wrong:
+        raise UserError(". Also, ".join(wrong))
 
 
 def check_fine_tuned(encoder: Encoder) -> None:

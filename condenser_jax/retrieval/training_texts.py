@@ -137,16 +137,16 @@ def _records(passages: Texts, numbers: np.ndarray) -> list[dict[str, str]]:
 def read_tevatron(path: str | Path, bad_share: float) -> TrainingTexts:
     """Reads lines {query_id, query, positive_passages, negative_passages}, the first time.
 
-    A passage is {docid, title, text} and perhaps `score`; passages of one docid are one passage,
-    with the text that comes first. Scores are kept when every passage of the file has one; else
-    there are none. Raises UserError for too many broken lines.
+    A passage is {docid, title, text} and perhaps `score`; those of one docid are one passage, and a
+    line that gives it another text than an earlier one is broken. Scores are kept when every
+    passage of the file has one; else there are none. Raises UserError for too many broken lines.
     """
     path = need_path(Path(path).expanduser())
 
     def fill(directory: Path, bad: BadRecords) -> None:
         _fill(path, directory, bad)
 
-    described = {"training": 1, **describe_file(path)}
+    described = {"training": 2, **describe_file(path)}
     directory = store(str(path), described, fill, bad_share)
     table = map_table(directory / QUERIES)
     has_scores = not any(
@@ -192,6 +192,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self.unique = Unique("query_id")
+        self._known: dict[str, int] = {}  # docid -> hash of title and text, of sound lines
 
     def __call__(self, line: str) -> tuple[Text, list[_Scored], list[_Scored]]:
         record = json_object(line)
@@ -206,7 +207,19 @@ class _Lines:
         both = {p.text.id for p in positives} & {n.text.id for n in negatives}
         if both:
             raise Broken(f"names passage {min(both)!r} as positive and as negative")
+        self._check_texts([passage.text for passage in chain(positives, negatives)])
         return query, positives, negatives
+
+    def _check_texts(self, passages: Sequence[Text]) -> None:
+        """Raises Broken where one docid has two texts, in this line or in an earlier one."""
+        found: dict[str, int] = {}
+        for passage in passages:
+            key = hash((passage.title, passage.text))
+            if found.setdefault(passage.id, key) != key:
+                raise Broken(f"has two texts for docid {passage.id!r}")
+            if self._known.get(passage.id, key) != key:
+                raise Broken(f"has another text for docid {passage.id!r} than an earlier line")
+        self._known |= found
 
 
 def _passages(record: dict[str, Any], field: str) -> list[_Scored]:

@@ -48,7 +48,7 @@ def test_passages_of_a_training_file_are_kept_once(tmp_path):
             tmp_path / "train.jsonl",
             [
                 line("q1", [passage("a")], [passage("b"), passage("c")]),
-                line("q2", [passage("c"), passage("a", text="another text")]),
+                line("q2", [passage("c"), passage("a")]),
             ],
         )
     )
@@ -94,6 +94,12 @@ BROKEN_LINES = [
     (line("q1", ["a"]), "field 'positive_passages' is not a list of passages with docid and text"),
     (line("q0", [passage("a")]), "repeats the query_id 'q0'"),
     (line("q1", [passage("a")]) | {"query": " "}, "has an empty query"),
+    (
+        line("q1", [passage("x", text="another")]),
+        "has another text for docid 'x' than an earlier line",
+    ),
+    (line("q1", [passage("a")], [passage("x", title="New")]), "has another text for docid 'x'"),
+    (line("q1", [passage("a"), passage("a", text="b")]), "has two texts for docid 'a'"),
 ]
 
 
@@ -104,6 +110,15 @@ def test_a_broken_line_of_training_is_named(tmp_path, record, reason):
         open_training(spec)
     found = open_training(spec, options=CollectionOptions(bad_share=0.5))
     assert found.queries.ids == ["q0"]
+
+
+def test_a_text_of_a_broken_line_is_not_what_later_ones_are_held_to(tmp_path):
+    broken = line("q1", [passage("b", text="another"), passage("a", text="another")])
+    lines = [line("q0", [passage("a")]), broken, line("q2", [passage("b")])]
+    spec = write(tmp_path / "train.jsonl", lines)
+    found = open_training(spec, options=CollectionOptions(bad_share=0.4))
+    assert found.queries.ids == ["q0", "q2"]
+    assert [text.text for text in found.passages] == ["text of a", "text of b"]
 
 
 def test_an_unknown_kind_of_training_data_names_the_nearest():
