@@ -166,7 +166,7 @@ def best_rate(score: Callable[[float], float]) -> float:
 @functools.cache
 def test(collection: str) -> Collection:
     """What is searched: the split of the run's seed 0, whatever the seed of a cell."""
-    return open_collection(collection, "test", CollectionOptions(0.01, HELDOUT, seed=0))
+    return open_collection(collection, "test", CollectionOptions(0.01, HELDOUT, split_seed=0))
 
 
 def search(encoder: Encoder, collection: Collection) -> dict[str, dict[str, float]]:

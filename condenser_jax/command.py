@@ -15,10 +15,10 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -37,6 +37,9 @@ from condenser_jax.errors import (
     choose,
 )
 
+if TYPE_CHECKING:  # a command starts quickly, and once more (`tune_process`)
+    from condenser_jax.retrieval.collection import CollectionOptions
+
 CONFIG = "config"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
@@ -48,6 +51,30 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
     return config_flags.DEFINE_config_file(
         CONFIG, default, "configuration file, e.g. configs/condenser.py:smoke", lock_config=True
     )
+
+
+def reading_flags() -> dict[str, flags.FlagHolder]:
+    """Declares, for every command that reads a collection, how it is read: {field of
+    `CollectionOptions`: flag}.
+    """
+    return {
+        "bad_share": flags.DEFINE_float(
+            "bad_share", 0.01, "broken records above this share are fatal"
+        ),
+        "heldout_share": flags.DEFINE_float(
+            "heldout_share", 0.1, "docstrings: this share of the modules is `test`, as much `dev`"
+        ),
+        "split_seed": flags.DEFINE_integer(
+            "split_seed", 0, "docstrings: which modules; the seed of the run that held them out"
+        ),
+    }
+
+
+def reading_options(given: Mapping[str, flags.FlagHolder]) -> "CollectionOptions":
+    """What `reading_flags` were set to. Raises UserError for a share out of range."""
+    from condenser_jax.retrieval.collection import CollectionOptions
+
+    return CollectionOptions(**{name: flag.value for name, flag in given.items()})
 
 
 def default_workdir() -> Path:

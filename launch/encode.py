@@ -31,7 +31,7 @@ TOKENS = flags.DEFINE_integer(
     "tokens_per_batch", 0, "padding included; default: by the kind of device"
 )
 SHARD_ROWS = flags.DEFINE_integer("shard_rows", 16384, "vectors of a shard")
-BAD_SHARE = flags.DEFINE_float("bad_share", 0.01, "broken records above this share are fatal")
+READING = command.reading_flags()
 
 
 def main() -> None:
@@ -42,7 +42,6 @@ def main() -> None:
     from condenser_jax.encoder import Encoder, default_dtype
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import UserError
-    from condenser_jax.retrieval.collection import CollectionOptions
 
     if not MODEL.value or not CORPUS.value or not OUTPUT.value:
         raise UserError(
@@ -59,7 +58,7 @@ def main() -> None:
     )
     vectors = encode_corpus(
         encoder,
-        open_texts(CORPUS.value, KIND.value, SPLIT.value, CollectionOptions(BAD_SHARE.value)),
+        open_texts(CORPUS.value, KIND.value, SPLIT.value, command.reading_options(READING)),
         OUTPUT.value,
         source=CORPUS.value,
         kind=KIND.value,

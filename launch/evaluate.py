@@ -4,12 +4,14 @@ A model is a work directory of launch/train.py, an exported directory, one of se
 (BERT or RoBERTa), any other of Hugging Face's format, or a hub id. Prints a table and writes
 PREFIX.json, and what else the task has to show. The tasks, and the flags that each of them reads:
 
-  retrieval      --data --split --pooling --baseline --bm25 --english --vectors --trec --k
-  open_qa        --data --split --pooling --baseline --bm25 --english --vectors --trec
-  sts            --data --split --pooling --baseline
-  sections       --data --split --pooling --baseline
-  packages       --data --split --pooling
+  retrieval      --data --split --pooling --baseline --bm25 --english --vectors --trec --k (*)
+  open_qa        --data --split --pooling --baseline --bm25 --english --vectors --trec (*)
+  sts            --data --split --pooling --baseline (*)
+  sections       --data --split --pooling --baseline (*)
+  packages       --data --split --pooling (*)
   cls_attention  --data --limit --max_length
+
+(*) and --bad_share --heldout_share --split_seed: how the data are read.
 """
 
 import sys
@@ -50,6 +52,7 @@ READ = {
     "limit": flags.DEFINE_integer("limit", 512, "how many texts"),
     "max_length": flags.DEFINE_integer("max_length", 128, "tokens of a text, longer ones are cut"),
 }
+READING = command.reading_flags()
 
 
 def main() -> None:
@@ -61,9 +64,10 @@ def main() -> None:
 
     enable_compilation_cache()
     task = TASKS[choose("task", TASK.value, TASKS)]
-    check_flags(TASK.value, [name for name, flag in READ.items() if flag.present])
+    check_flags(TASK.value, [name for name, flag in (READ | READING).items() if flag.present])
     options = {name: flag.value for name, flag in READ.items() if name in task.flags}
-    report = task.report(Options(models=tuple(MODEL.value), **options))
+    reading = command.reading_options(READING)
+    report = task.report(Options(models=tuple(MODEL.value), reading=reading, **options))
     print(report.table)
     written = write_files(report, Path(OUTPUT.value or TASK.value))
     print(f"\nwritten: {', '.join(map(str, written))}")

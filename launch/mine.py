@@ -35,7 +35,7 @@ SHARE = flags.DEFINE_float(
     "share", None, "leave out what scores more than this share of the best positive, e.g. 0.95"
 )
 SEED = flags.DEFINE_integer("seed", 0, "of what is drawn")
-BAD_SHARE = flags.DEFINE_float("bad_share", 0.01, "broken records above this share are fatal")
+READING = command.reading_flags()
 
 
 def main() -> None:
@@ -44,7 +44,6 @@ def main() -> None:
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import UserError
     from condenser_jax.mine import mine_file
-    from condenser_jax.retrieval.collection import CollectionOptions
     from condenser_jax.retrieval.mining import MiningOptions
 
     if not DATA.value or not OUTPUT.value:
@@ -66,7 +65,7 @@ def main() -> None:
         vectors=VECTORS.value or f"{OUTPUT.value}.vectors",
         uses_bm25=BM25.value,
         forced=FORCE.value,
-        reading=CollectionOptions(BAD_SHARE.value),
+        reading=command.reading_options(READING),
         shows_progress=True,
     )
     print(f"{found}\nwritten to {OUTPUT.value}")

@@ -26,7 +26,7 @@ RECALL = flags.DEFINE_float(
 )
 INDEX = flags.DEFINE_string("index", "", "search a FAISS index: flat, ivf or hnsw; built once")
 TAG = flags.DEFINE_string("tag", "", "name of the run; default: the model's folder")
-BAD_SHARE = flags.DEFINE_float("bad_share", 0.01, "broken records above this share are fatal")
+READING = command.reading_flags()
 
 
 def main() -> None:
@@ -35,7 +35,6 @@ def main() -> None:
     from condenser_jax.encoder import Encoder
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import UserError
-    from condenser_jax.retrieval.collection import CollectionOptions
     from condenser_jax.retrieval.trec import write_run
     from condenser_jax.vectors import open_vectors
 
@@ -47,7 +46,7 @@ def main() -> None:
     enable_compilation_cache()
     vectors = open_vectors(VECTORS.value)
     encoder = Encoder.load(MODEL.value, pooling=POOLING.value)
-    queries = open_texts(QUERIES.value, "query", SPLIT.value, CollectionOptions(BAD_SHARE.value))
+    queries = open_texts(QUERIES.value, "query", SPLIT.value, command.reading_options(READING))
     run = search_corpus(
         encoder,
         vectors,

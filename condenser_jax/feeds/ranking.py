@@ -5,7 +5,6 @@ import functools
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.evaluation.passage_retrieval import draw_sample, passage_retrieval_evaluator
 from condenser_jax.feeds.base import Evaluate, Figures
 from condenser_jax.feeds.corpus import tokenizer_of
+from condenser_jax.feeds.same_split import warn_of_another_split
 from condenser_jax.feeds.tokens import OfTokens, Tokens, hash_texts
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.objectives.base import Goal, Objective
@@ -28,7 +28,6 @@ from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.selection import limited, with_wrong_positives
 from condenser_jax.retrieval.texts import Texts
 from condenser_jax.retrieval.training_texts import TEVATRON, TrainingTexts, open_training
-from condenser_jax.training.workdir import Workdir, is_workdir, read_config_json
 
 log = logging.getLogger("condenser_jax")
 SPECIALS = 2  # [CLS] and [SEP]
@@ -213,7 +212,7 @@ class RankingFeed:
         if config.objective.distillation != NO_DISTILLATION:
             _check_scores(config, texts)
         collection = _open_searched(config, options)
-        _warn_of_another_split(config)
+        warn_of_another_split(config.model.init, data.train, options)
         material = RankingMaterial(config, texts, collection, tokens=_tokens(config, texts))
         log.info("data: %s %s", data.train, material.cards[0]["summary"])
         return material
@@ -302,27 +301,6 @@ def _open_searched(config: RunConfig, options: CollectionOptions) -> Collection:
             "alone are for launch/evaluate.py --task=open_qa."
         )
     return collection
-
-
-def _warn_of_another_split(config: RunConfig) -> None:
-    """What a run on docstrings held out is `test` only for the same seed and share."""
-    data, start = config.data, config.model.init
-    if not (data.train.startswith("docstrings:") and start and is_workdir(start)):
-        return
-    before = read_config_json(Workdir(Path(start)))
-    if not str(before["data"].get("source", "")).startswith("docstrings:"):
-        return
-    known = (before["seed"], before["data"]["heldout_share"])
-    ours = (data.split_seed, data.heldout_share)
-    if known != ours:
-        log.warning(
-            "%s HAS READ MODULES OF `test`: it was trained with seed %d and heldout_share %g, and "
-            "data.split_seed is %d, data.heldout_share %g; make them equal, or do not believe "
-            "figures of `test`.",
-            start,
-            *known,
-            *ours,
-        )
 
 
 def texts_hashes(texts: TrainingTexts) -> dict[str, str]:

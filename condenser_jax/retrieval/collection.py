@@ -17,7 +17,7 @@ class CollectionOptions:
 
     bad_share: float = 0.01  # the share of broken records of a file above which reading stops
     heldout_share: float = 0.1  # docstrings: the share of the modules that are `test`
-    seed: int = 0  # docstrings: of the split; a run with both equal never trains on `test`
+    split_seed: int = 0  # docstrings: a run with both equal never trains on `test`
 
     def __post_init__(self) -> None:
         if not 0 <= self.bad_share <= 1:

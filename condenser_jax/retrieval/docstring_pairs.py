@@ -37,7 +37,7 @@ class DocstringPair(NamedTuple):
 
 def split_of(group: str, options: CollectionOptions) -> str:
     """Returns the split to which a module with all that is in it belongs."""
-    rank = heldout_rank(group, options.seed) / options.heldout_share
+    rank = heldout_rank(group, options.split_seed) / options.heldout_share
     return "test" if rank < 1 else "dev" if rank < 2 else "train"
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from condenser_jax.retrieval.collection import CollectionOptions
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,6 +28,7 @@ class Options:
     baseline: str = ""  # results of an earlier evaluation
     limit: int = 512  # texts
     max_length: int = 128  # tokens of a text, [CLS] and [SEP] included
+    reading: CollectionOptions = CollectionOptions()  # --bad_share --heldout_share --split_seed
 
 
 class Report(NamedTuple):

@@ -13,7 +13,7 @@ def report_open_qa(options: Options) -> Report:
     """Accuracy among the best 5, 20 and 100 passages (Karpukhin et al. 2020), of every question
     that has answers. Raises UserError for a collection without any.
     """
-    collection = open_collection(options.data, options.split)
+    collection = open_collection(options.data, options.split, options.reading)
     if not collection.answers:
         raise UserError(
             f"{options.data} has no answers for {options.split}; expected answers.jsonl in a BEIR "

@@ -48,7 +48,7 @@ def report_packages(options: Options) -> Report:
         raise UserError(
             f"--data={options.data} has no packages; name {KIND}, or some of them: {KIND}jax,numpy"
         )
-    found = read_paragraphs(options.data.removeprefix(KIND), options.split)
+    found = read_paragraphs(options.data.removeprefix(KIND), options.split, options.reading)
     asked = found.packages[found.taught :]
     models = name_models(options.models, taken=("majority", "random weights"))
     poolings = pooling_of(list(models.values()), options.pooling)
@@ -65,13 +65,13 @@ def report_packages(options: Options) -> Report:
     return report_systems("packages", systems, options, what)
 
 
-def read_paragraphs(rest: str, split: str, seed: int = 0) -> Paragraphs:
+def read_paragraphs(rest: str, split: str, reading: CollectionOptions) -> Paragraphs:
     """The paragraphs of a split of docstrings, in the most frequent packages; those of `test` are
-    what a run of the same seed does not train on.
+    what a run of the same seed and share does not train on.
     """
     paragraphs = [
         (text, pair.group)
-        for pair in read_pairs(rest, split, CollectionOptions(seed=seed))
+        for pair in read_pairs(rest, split, reading)
         for text in pair.body.split("\n")
         if len(text.split()) >= MIN_WORDS
     ]

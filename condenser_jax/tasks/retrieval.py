@@ -16,7 +16,7 @@ def report_retrieval(options: Options) -> Report:
     """
     if options.k < 1:
         raise UserError(f"--k={options.k} asks for no passage; use 1 or more")
-    collection = open_collection(options.data, options.split)
+    collection = open_collection(options.data, options.split, options.reading)
     if not collection.qrels:
         raise UserError(
             f"{options.data} has no judgements of {options.split}; answers alone are for "

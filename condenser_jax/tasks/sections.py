@@ -2,7 +2,6 @@
 another section of the same article (Ein Dor et al. 2018).
 """
 
-from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.metrics import triplet_hits
 from condenser_jax.retrieval.sentence_sources import open_triplets
 from condenser_jax.tasks.contract import Options, Report
@@ -12,7 +11,7 @@ from condenser_jax.tasks.systems import report_systems
 
 def report_sections(options: Options) -> Report:
     """The share of a split's triplets with d(anchor, positive) < d(anchor, negative), Euclid's."""
-    triplets = open_triplets(options.data, options.split, CollectionOptions())
+    triplets = open_triplets(options.data, options.split, options.reading)
     systems = {}
     for name, vectors in encode_columns(options, triplets):
         hits = triplet_hits(*vectors).astype(float).tolist()

@@ -1,6 +1,5 @@
 """The task `sts`: how well the cosine of two sentences agrees with people (STS benchmark)."""
 
-from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.metrics import correlation_shares, cosines
 from condenser_jax.retrieval.sentence_sources import open_pairs
 from condenser_jax.tasks.contract import Options, Report
@@ -10,7 +9,7 @@ from condenser_jax.tasks.systems import report_systems
 
 def report_sts(options: Options) -> Report:
     """Spearman's and Pearson's correlation of cosines with the scores of a split's pairs."""
-    pairs = open_pairs(options.data, options.split, CollectionOptions())
+    pairs = open_pairs(options.data, options.split, options.reading)
     scores = [pair.score for pair in pairs]
     systems = {}
     for name, (first, second) in encode_columns(options, [pair[:2] for pair in pairs]):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from condenser_jax.errors import UserError
+from condenser_jax.feeds.same_split import KIND, warn_of_another_split
 from condenser_jax.retrieval.metrics import PerQuery, means
 from condenser_jax.retrieval.significance import Comparison, compare
 from condenser_jax.retrieval.tables import Results, as_markdown, as_text
@@ -28,23 +29,24 @@ def report_systems(task: str, systems: Systems, options: Options, what: str) -> 
       systems: in the order of the rows, the first of them the one in question.
       what: what they were measured on, for the heading: "1,000 queries, 50,000 passages".
 
-    Raises UserError for an earlier evaluation that cannot be compared.
+    Warns of a model that has read what is asked of the docstrings. Raises UserError for an earlier
+    evaluation that cannot be compared.
     """
-    earlier = read_per_query(options.baseline, task) if options.baseline else {}
+    if options.split == "test":
+        for model in options.models:
+            warn_of_another_split(model, options.data, options.reading)
+    asked = {"task": task, "data": options.data, "split": options.split, **_division(options)}
+    earlier = read_per_query(options.baseline, asked) if options.baseline else {}
     rows = {**systems, **_renamed(earlier, systems, options.baseline)}
     first = next(iter(systems))
     others = list(rows)[len(systems) :] or list(systems)[1:]
     tests = _tests(rows[first], rows[others[0]]) if others else {}
     results = {name: means(found) for name, found in rows.items()}
-    is_file = Path(options.data).expanduser().is_file()  # which has no splits
-    where = options.data if is_file else f"{options.data}, {options.split}"
-    heading = f"{task}: {where}: {what}"
+    heading = f"{task}: {_where(options)}: {what}"
     versus = f"{first} minus {others[0]}, paired test:" if others else ""
-    kept = {"task": task, "data": options.data, "split": options.split, "systems": systems}
+    kept = {**asked, "systems": systems}
     figures = {
-        "task": task,
-        "data": options.data,
-        "split": options.split,
+        **asked,
         "systems": results,
         "compared": [first, others[0]] if others else [],
         "tests": {metric: test._asdict() for metric, test in tests.items()},
@@ -62,8 +64,27 @@ def report_systems(task: str, systems: Systems, options: Options, what: str) -> 
     )
 
 
-def read_per_query(path: str, task: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Reads the systems of PREFIX.per_query.json. Raises UserError for another file or task."""
+def _where(options: Options) -> str:
+    """What was read, for people."""
+    if Path(options.data).expanduser().is_file():  # which has no splits
+        return options.data
+    division = ", ".join(f"{name} {value:g}" for name, value in _division(options).items())
+    return f"{options.data}, {options.split}" + (f" ({division})" if division else "")
+
+
+def _division(options: Options) -> dict[str, float]:
+    """Which modules of docstrings are asked; nothing for other data."""
+    if not options.data.startswith(KIND):
+        return {}
+    reading = options.reading
+    return {"heldout_share": reading.heldout_share, "split_seed": reading.split_seed}
+
+
+def read_per_query(path: str, asked: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Reads the systems of PREFIX.per_query.json. Raises UserError for another file, another task
+    than that of what is `asked` now, and docstrings of another split.
+    """
+    task = asked["task"]
     try:
         kept: Any = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         found, systems = kept["task"], kept["systems"]
@@ -76,6 +97,12 @@ def read_per_query(path: str, task: str) -> dict[str, dict[str, dict[str, float]
         ) from error
     if found != task:
         raise UserError(f"--baseline={path} is of task {found}, not {task}; name one of {task}")
+    for name in ("heldout_share", "split_seed"):
+        if name in asked and kept.get(name, asked[name]) != asked[name]:
+            raise UserError(
+                f"--baseline={path} asked docstrings of {name} {kept[name]:g}, not "
+                f"{asked[name]:g}; use --{name}={kept[name]:g}, or evaluate it anew"
+            )
     return systems
 
 

@@ -3,9 +3,11 @@ of flags and files.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from condenser_jax.errors import UserError
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.tasks.cls_attention import report_cls_attention
 from condenser_jax.tasks.contract import Report, Task
 from condenser_jax.tasks.open_qa import report_open_qa
@@ -15,7 +17,8 @@ from condenser_jax.tasks.sections import report_sections
 from condenser_jax.tasks.sts import report_sts
 from condenser_jax.training.workdir import write_json
 
-SENTENCES = ("data", "split", "pooling", "baseline")
+READING = tuple(field.name for field in fields(CollectionOptions))  # how data are read
+SENTENCES = ("data", "split", "pooling", "baseline", *READING)
 SEARCH = (*SENTENCES, "bm25", "english", "vectors", "trec")
 
 TASKS: dict[str, Task] = {
@@ -23,7 +26,7 @@ TASKS: dict[str, Task] = {
     "open_qa": Task(report_open_qa, SEARCH),
     "sts": Task(report_sts, SENTENCES),
     "sections": Task(report_sections, SENTENCES),
-    "packages": Task(report_packages, ("data", "split", "pooling")),
+    "packages": Task(report_packages, ("data", "split", "pooling", *READING)),
     "cls_attention": Task(report_cls_attention, ("data", "limit", "max_length")),
 }
 

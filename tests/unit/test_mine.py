@@ -138,7 +138,12 @@ def test_what_lies_too_near_is_counted(data, tmp_path):
         (
             "x.trec",
             {"uses_bm25": True},
-            r"x.trec names no training file; expected .jsonl or .jsonl.gz",
+            r"x.trec names no training file; expected .jsonl or .jsonl.gz$",
+        ),
+        (
+            "x.trec",
+            {},
+            r"x.trec names no training file; expected .* Also, there is nothing to mine with; name",
         ),
     ],
 )

@@ -14,9 +14,11 @@ from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.passage_retrieval import draw_sample
 from condenser_jax.feeds.corpus import check_spans
-from condenser_jax.feeds.ranking import RANKING, _warn_of_another_split
+from condenser_jax.feeds.ranking import RANKING
+from condenser_jax.feeds.same_split import warn_of_another_split
 from condenser_jax.feeds.tokens import Tokens
 from condenser_jax.methods import configure
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.selection import limited, with_wrong_positives
 from condenser_jax.retrieval.training_texts import open_training
@@ -201,17 +203,35 @@ def test_another_dev_set_is_another_run(built, folder):
     assert changed.hashes["judgements"] == material.hashes["judgements"]
 
 
-@pytest.mark.parametrize(("seed", "warned"), [(0, False), (1, True)])
+@pytest.mark.parametrize(("split", "warned"), [({}, False), ({"split_seed": 1}, True)])
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"seed": 0, "data": {"source": "docstrings:", "heldout_share": 0.1}},
+        {"seed": 3, "data": {"train": "docstrings:", "heldout_share": 0.1, "split_seed": 0}},
+    ],
+)
 def test_a_start_that_has_read_the_test_modules_is_warned_of(
-    config, tmp_path, caplog, monkeypatch, seed, warned
+    tmp_path, caplog, monkeypatch, before, split, warned
 ):
     monkeypatch.setattr(logging.getLogger("condenser_jax"), "propagate", True)
-    before = {"seed": seed, "data": {"source": "docstrings:", "heldout_share": 0.1}}
     (tmp_path / "config.json").write_text(json.dumps(before))
     (tmp_path / "data_hashes.json").write_text("{}")
-    run = config(data={"train": "docstrings:jax"}, model={"init": str(tmp_path)})
-    _warn_of_another_split(run)
-    assert ("HAS READ MODULES OF `test`" in caplog.text) == warned
+    warn_of_another_split(str(tmp_path), "docstrings:jax", CollectionOptions(**split))
+    text = "HAS READ MODULES OF `test`: it was trained with seed 0 and heldout_share 0.1, and split"
+    assert (text in caplog.text) == warned
+
+
+def test_nothing_is_said_of_other_data_and_of_what_is_no_run(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("condenser_jax"), "propagate", True)
+    other = CollectionOptions(split_seed=1)
+    warn_of_another_split(str(tmp_path), "docstrings:", other)  # an export, perhaps
+    before = {"seed": 0, "data": {"source": "text:my.txt", "heldout_share": 0.1}}
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    (tmp_path / "data_hashes.json").write_text("{}")
+    warn_of_another_split(str(tmp_path), "docstrings:", other)
+    warn_of_another_split(str(tmp_path), "beir:my/scifact", other)
+    assert not caplog.text
 
 
 def test_there_is_nothing_to_prepare_for_a_retriever(config):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from condenser_jax import Encoder
 from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import CARD_FILE
-from condenser_jax.retrieval import metrics
+from condenser_jax.retrieval import metrics, sentence_sources
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import DocstringPair
 from condenser_jax.retrieval.trec import read_run
 from condenser_jax.tasks import packages, ranking
@@ -182,10 +185,66 @@ def test_the_help_names_the_flags_that_each_task_reads():
     import launch.evaluate as script
 
     lines = [line.split() for line in script.__doc__.splitlines() if " --data" in line[:40]]
-    documented = {name: {flag.removeprefix("--") for flag in flags} for name, *flags in lines}
+    shared = [f"--{name}" for name in script.READING]
+    assert f"(*) and {' '.join(shared)}: how the data are read." in script.__doc__
+    documented = {
+        name: {flag.removeprefix("--") for f in flags for flag in (shared if f == "(*)" else [f])}
+        for name, *flags in lines
+    }
     assert documented.pop("Evaluates:", None) is None
     assert documented == {name: set(task.flags) for name, task in TASKS.items()}
-    assert {flag for task in TASKS.values() for flag in task.flags} == set(script.READ)
+    assert {flag for task in TASKS.values() for flag in task.flags} == {
+        *script.READ,
+        *script.READING,
+    }
+
+
+@pytest.mark.parametrize("name", ["evaluate", "mine", "encode", "search"])
+def test_every_command_reads_a_collection_as_its_flags_say(name):
+    """In a process of its own: flags are declared once."""
+    code = (
+        f"import sys; import launch.{name} as script; from absl import flags; "
+        "flags.FLAGS(['x', '--bad_share=0.2', '--heldout_share=0.3', '--split_seed=4']); "
+        "print(script.command.reading_options(script.READING))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = CollectionOptions(bad_share=0.2, heldout_share=0.3, split_seed=4)
+    assert done.stdout.strip() == str(expected)
+
+
+def test_the_split_of_docstrings_reaches_reader_table_and_files(models, monkeypatch, tmp_path):
+    asked = []
+
+    def read(rest, split, reading):
+        asked.append((rest, split, reading))
+        return iter([DocstringPair(text, text, "module") for text in PASSAGES[:6]])
+
+    monkeypatch.setattr(sentence_sources, "read_pairs", read)
+    reading = CollectionOptions(heldout_share=0.2, split_seed=3)
+    flags = {"data": "docstrings:jax", "reading": reading}
+    report = TASKS["sections"].report(options(models, FIRST, **flags))
+    assert asked == [("jax", "test", reading)]
+    where = "docstrings:jax, test (heldout_share 0.2, split_seed 3): 5 triplets"
+    assert report.table.startswith(f"sections: {where}")
+    assert (report.figures["heldout_share"], report.figures["split_seed"]) == (0.2, 3)
+    write_files(report, tmp_path / "x")
+    flags |= {"baseline": str(tmp_path / "x.per_query.json")}
+    TASKS["sections"].report(options(models, SECOND, **flags))
+    flags["reading"] = CollectionOptions(heldout_share=0.2)
+    with pytest.raises(UserError, match="of split_seed 3, not 0; use --split_seed=3, or evaluate"):
+        TASKS["sections"].report(options(models, SECOND, **flags))
+
+
+def test_broken_records_of_an_evaluation_are_fatal_above_the_share_that_is_asked_for(
+    models, data, tmp_path
+):
+    broken = tmp_path / "dev.tsv"
+    broken.write_text((data / "sts" / "dev.tsv").read_text() + "7\ta\tb\n")
+    with pytest.raises(UserError, match="1 of 21 records are broken, above bad_share 0.01; .*:22 "):
+        TASKS["sts"].report(options(models, FIRST, data=str(broken)))
+    reading = CollectionOptions(bad_share=0.1)
+    report = TASKS["sts"].report(options(models, FIRST, data=str(broken), reading=reading))
+    assert ": 20 pairs" in report.table
 
 
 @pytest.mark.parametrize(

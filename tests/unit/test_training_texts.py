@@ -134,7 +134,7 @@ def test_an_unknown_kind_of_training_data_names_the_nearest():
 def test_what_is_written_is_read_back(tmp_path, name):
     lines = [
         line("q1", [passage("a", title="Ä")], [passage("b"), passage("c")]),
-        line("q2", [passage("c"), passage("a")]),
+        line("q2", [passage("c"), passage("a", title="Ä")]),
     ]
     texts = open_training(write(tmp_path / "given.jsonl", lines))
     write_tevatron(tmp_path / name, texts)

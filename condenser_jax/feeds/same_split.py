@@ -1,0 +1,36 @@
+"""Whether what a run has read holds out the modules of docstrings that a collection calls `test`:
+it does for the same seed and share alone.
+"""
+
+import logging
+from pathlib import Path
+
+from condenser_jax.retrieval.collection import CollectionOptions
+from condenser_jax.training.workdir import Workdir, is_workdir, read_config_json
+
+KIND = "docstrings:"
+log = logging.getLogger("condenser_jax")
+
+
+def warn_of_another_split(start: str, data: str, reading: CollectionOptions) -> None:
+    """Logs that the run `start` has read modules of `test` in `data`, if it has; says nothing of
+    what is no work directory, and of other data.
+    """
+    if not (data.startswith(KIND) and start and is_workdir(start)):
+        return
+    before = read_config_json(Workdir(Path(start)))
+    section = before.get("data", {})
+    source = str(section.get("source") or section.get("train"))
+    if KIND not in source:
+        return
+    seed = section.get("split_seed", before.get("seed"))  # spans are held out by the run's own
+    known, ours = (seed, section.get("heldout_share")), (reading.split_seed, reading.heldout_share)
+    if known != ours:
+        log.warning(
+            "%s HAS READ MODULES OF `test`: it was trained with seed %s and heldout_share %s, and "
+            "split_seed is %d, heldout_share %g; make them equal, or do not believe figures of "
+            "`test`.",
+            start,
+            *known,
+            *ours,
+        )
