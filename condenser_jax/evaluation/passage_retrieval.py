@@ -19,6 +19,7 @@ from condenser_jax.evaluation.base import place, replicated
 from condenser_jax.retrieval.bm25 import Bm25
 from condenser_jax.retrieval.collection import Collection, Qrels, Run
 from condenser_jax.retrieval.metrics import evaluate, means
+from condenser_jax.retrieval.own_passages import depth_for, without_own
 from condenser_jax.retrieval.texts import Texts
 from condenser_jax.types import Frozen, Params
 
@@ -33,6 +34,13 @@ class Sample(NamedTuple):
     queries: Texts
     passages: Texts
     qrels: Qrels
+    own: frozenset[str] = frozenset()  # as of a collection
+
+    def figures(self, run: Run) -> dict[str, float]:
+        """Of the best DEPTH passages of each query."""
+        counted = without_own(run, self.own, DEPTH)
+        found = means(evaluate(counted, self.qrels, recalls=(DEPTH,)))
+        return {f"heldout/{ours}": found[name] for name, ours in NAMES.items()}
 
 
 def draw_sample(collection: Collection, queries: int, passages: int, seed: int) -> Sample:
@@ -49,7 +57,9 @@ def draw_sample(collection: Collection, queries: int, passages: int, seed: int) 
     order = _first(len(ids), len(ids), PASSAGE, seed)
     others = [ids[number] for number in order if ids[number] not in known]
     wanted = sorted(known) + others[: max(0, passages - len(known))]
-    return Sample(collection.queries.only(chosen), collection.corpus.only(wanted), qrels)
+    return Sample(
+        collection.queries.only(chosen), collection.corpus.only(wanted), qrels, collection.own
+    )
 
 
 def _first(total: int, limit: int, purpose: int, seed: int) -> np.ndarray:
@@ -80,10 +90,12 @@ def passage_retrieval_evaluator(
     }
     compiled = {name: jax.jit(predict[name], out_shardings=replicated(mesh)) for name in placed}
 
+    depth = depth_for(sample.own, DEPTH)
+
     @functools.cache
     def bm25() -> dict[str, float]:
-        run = Bm25(sample.passages).search(sample.queries, DEPTH)
-        return {"heldout/bm25_mrr@10": _figures(run, sample.qrels)["heldout/mrr@10"]}
+        run = Bm25(sample.passages).search(sample.queries, depth)
+        return {"heldout/bm25_mrr@10": sample.figures(run)["heldout/mrr@10"]}
 
     def vectors(name: str, total: int, params: Params, frozen: Frozen) -> np.ndarray:
         found = [np.asarray(compiled[name](params, frozen, batch)) for batch in placed[name]]
@@ -92,22 +104,17 @@ def passage_retrieval_evaluator(
     def run_evaluation(params: Params, frozen: Frozen) -> dict[str, float]:
         asked = vectors("embed_query", len(sample.queries), params, frozen)
         known = vectors("embed", len(sample.passages), params, frozen)
-        run = _best(asked @ known.T, sample.queries.ids, sample.passages.ids)
-        return _figures(run, sample.qrels) | bm25()
+        run = _best(asked @ known.T, sample.queries.ids, sample.passages.ids, depth)
+        return sample.figures(run) | bm25()
 
     return run_evaluation
 
 
-def _best(scores: np.ndarray, queries: Sequence[str], passages: Sequence[str]) -> Run:
-    """The run of scores [Q, P], cut to DEPTH."""
-    depth = min(DEPTH, scores.shape[1])
+def _best(scores: np.ndarray, queries: Sequence[str], passages: Sequence[str], depth: int) -> Run:
+    """The run of scores [Q, P], cut to a depth."""
+    depth = min(depth, scores.shape[1])
     columns = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
     return {
         query: {passages[column]: float(row[column]) for column in best}
         for query, row, best in zip(queries, scores, columns, strict=True)
     }
-
-
-def _figures(run: Run, qrels: Qrels) -> dict[str, float]:
-    found = means(evaluate(run, qrels, recalls=(DEPTH,)))
-    return {f"heldout/{ours}": found[name] for name, ours in NAMES.items()}

@@ -34,7 +34,8 @@ class Collection:
     """One split of a collection.
 
     `queries` are those of the split, in the order of their file: with at least one relevant
-    passage, or, in open question answering, with answers.
+    passage, or, in open question answering, with answers. Those in `own` do not find the passage
+    of their own id (`own_passages`).
     """
 
     spec: str
@@ -43,3 +44,4 @@ class Collection:
     queries: Texts
     qrels: Qrels = field(default_factory=dict)
     answers: Answers = field(default_factory=dict)
+    own: frozenset[str] = frozenset()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from condenser_jax.data.documents import BadRecords
 from condenser_jax.retrieval.collection import Collection, CollectionOptions
+from condenser_jax.retrieval.own_passages import own_passages
 from condenser_jax.retrieval.questions import read_answers, read_questions
 from condenser_jax.retrieval.sound import (
     Broken,
@@ -41,7 +42,8 @@ def open_beir(rest: str, split: str, options: CollectionOptions) -> Collection:
     answered = find_file(folder, "answers.jsonl")
     answers = read_answers(answered, options.bad_share) if answered else {}
     answers = {query: answers[query] for query in judged.ids if query in answers}
-    return Collection(f"beir:{rest}", split, corpus, judged, qrels, answers)
+    own = own_passages(corpus, judged, qrels)
+    return Collection(f"beir:{rest}", split, corpus, judged, qrels, answers, own)
 
 
 def open_msmarco(rest: str, split: str, options: CollectionOptions) -> Collection:

@@ -70,7 +70,8 @@ class Mined(NamedTuple):
 
 
 def mine(ranking: Ranking, texts: TrainingTexts, options: MiningOptions) -> Mined:
-    """Returns the negatives of every query of `texts` in its row of `ranking`.
+    """Returns the negatives of every query of `texts` in its row of `ranking`: no positive, and not
+    the passage of the query's own id, which in some collections is the query itself.
 
     A positive that stands below the ranking scores less than all of it, so that with `margin` or
     `share` its query has no negative there: rank deeper.
@@ -78,10 +79,12 @@ def mine(ranking: Ranking, texts: TrainingTexts, options: MiningOptions) -> Mine
     near = _near_copies(texts.passages)
     copies = too_near = 0
     found: list[list[int]] = []
-    for query, name in enumerate(texts.queries.ids):
+    names = texts.queries.ids
+    own = texts.passages.positions(names)
+    for query, name in enumerate(names):
         rows, scores = (part[query, : options.depth] for part in ranking)
         positives = texts.positives.of(query)
-        is_wanted = (rows >= 0) & ~np.isin(rows, positives)
+        is_wanted = (rows >= 0) & (rows != own[query]) & ~np.isin(rows, positives)
         is_far = scores <= _highest(rows, scores, positives, options)
         too_near += int((is_wanted & ~is_far).sum())
         candidates = rows[is_wanted & is_far]

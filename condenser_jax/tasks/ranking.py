@@ -8,6 +8,7 @@ from pathlib import Path
 from condenser_jax.dense import encode_corpus, search_corpus
 from condenser_jax.retrieval.bm25 import Bm25, Bm25Options
 from condenser_jax.retrieval.collection import Collection, Run
+from condenser_jax.retrieval.own_passages import depth_for, without_own
 from condenser_jax.retrieval.trec import write_run
 from condenser_jax.tasks.contract import Options, Report
 from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
@@ -15,10 +16,11 @@ from condenser_jax.tasks.systems import BM25
 
 
 def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str, Run]]:
-    """Yields each system's name and the best `k` passages of every query: models in their order,
-    then BM25. One model is in memory at a time, and its run can be read until the next is asked
-    for.
+    """Yields each system's name and the best `k` passages of every query (`own_passages`): models
+    in their order, then BM25. One model is in memory at a time, and its run can be read until the
+    next is asked for.
     """
+    own, depth = collection.own, depth_for(collection.own, k)
     models = name_models(options.models, [BM25])
     poolings = pooling_of(list(models.values()), options.pooling)
     for name, path in models.items():
@@ -27,10 +29,12 @@ def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str
             vectors = encode_corpus(
                 encoder, collection.corpus, directory, source=options.data, shows_progress=True
             )
-            yield name, search_corpus(encoder, vectors, collection.queries, k, shows_progress=True)
+            run = search_corpus(encoder, vectors, collection.queries, depth, shows_progress=True)
+            yield name, without_own(run, own, k)
     if options.bm25:
         how = Bm25Options(stop_words=options.english, stemming=options.english)
-        yield BM25, Bm25(collection.corpus, how).search(collection.queries, k)
+        run = Bm25(collection.corpus, how).search(collection.queries, depth)
+        yield BM25, without_own(run, own, k)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import choose_pairs, split_of
 from condenser_jax.retrieval.folders import read_texts
 from condenser_jax.retrieval.kinds import open_collection
+from condenser_jax.retrieval.own_passages import depth_for, without_own
 from condenser_jax.retrieval.sound import need_file
 from condenser_jax.retrieval.texts import Text, Texts
 
@@ -77,6 +78,23 @@ def test_a_packed_beir_folder_is_the_same_collection(tmp_path):
 def test_queries_without_a_relevant_passage_are_left_out(tmp_path):
     folder = beir(tmp_path / "my", ["q1\td1\t1", "q2\td2\t0"])
     assert open_collection(f"beir:{folder}", "test").queries.ids == ["q1"]
+
+
+def test_queries_that_are_passages_too_do_not_find_themselves_unless_judged_relevant(tmp_path):
+    folder = beir(tmp_path / "my", ["d1\td2\t1", "d1\td1\t0", "d2\td2\t1", "q1\td3\t1"])
+    write_lines(folder / "queries.jsonl", [*QUERIES, *PASSAGES[:2]])
+    found = open_collection(f"beir:{folder}", "test")
+    assert len(found.queries) == 3 and found.own == {"d1"}
+    run = {name: {"d1": 3.0, "d2": 2.0, "d3": 1.0} for name in ("d1", "d2", "q1")}
+    counted = without_own(run, found.own, depth_for(found.own, 2) - 1)
+    assert dict(counted) == {
+        "d1": {"d2": 2.0, "d3": 1.0},
+        "d2": {"d1": 3.0, "d2": 2.0},
+        "q1": {"d1": 3.0, "d2": 2.0},
+    }
+    plain = open_collection(f"beir:{beir(tmp_path / 'plain')}", "test")
+    assert not plain.own and depth_for(plain.own, 2) == 2
+    assert without_own(run, plain.own, 2) is run
 
 
 def test_answers_beside_a_beir_folder_are_read_for_its_queries(tmp_path):

@@ -48,6 +48,11 @@ def test_positives_and_their_near_copies_are_no_negatives_and_the_rest_stands_be
     assert (found.copies, found.too_near) == (3, 0)
 
 
+def test_a_query_that_is_a_passage_is_no_negative_of_its_own():
+    queries = Texts.of([Text("p7", "a product"), Text("b", "add")])
+    assert mined(texts=TRAINING._replace(queries=queries)) == [[3, 8, 9], [6, 7, 8, 3, 9]]
+
+
 def test_a_passage_of_which_less_than_half_is_shared_is_no_near_copy():
     words = [f"w{number}" for number in range(40)]
 

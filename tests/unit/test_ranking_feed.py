@@ -127,6 +127,15 @@ def test_a_sample_holds_every_relevant_passage_and_no_more_than_asked(folder):
     assert len(draw_sample(collection, 3, 1, seed=0).passages) == 3
 
 
+def test_a_query_that_is_a_passage_does_not_find_itself_during_training(folder):
+    sample = draw_sample(open_collection(f"beir:{folder}", "dev"), 3, 9, seed=0)
+    query, (relevant, *_) = sample.queries.ids[0], sample.qrels[sample.queries.ids[0]]
+    run = {query: {query: 2.0, relevant: 1.0}}
+    assert not sample.own and sample.figures(run)["heldout/mrr@10"] == pytest.approx(0.5 / 3)
+    own = sample._replace(own=frozenset([query]))
+    assert own.figures(run)["heldout/mrr@10"] == pytest.approx(1 / 3)
+
+
 def test_fewer_labels_are_a_part_of_more(folder):
     data = open_training(f"beir:{folder}")
     few, more = (set(limited(data, n, seed=0).queries.ids) for n in (2, 5))

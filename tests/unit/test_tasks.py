@@ -108,6 +108,27 @@ def test_figures_are_those_of_the_run_that_is_written(searched, encoder, data):
     np.testing.assert_allclose(best, scores[0], atol=1e-5)
 
 
+def test_queries_that_are_passages_do_not_find_themselves(models, data, encoder, tmp_path):
+    """As BEIR's evaluation has it: the best k without the passage of the query's id."""
+    folder = shutil.copytree(data, tmp_path / "own")
+    shutil.copy(folder / "corpus.jsonl", folder / "queries.jsonl")
+    judged = "".join(f"p{i}\tp{i + 1}\t1\n" for i in range(12))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    report = TASKS["retrieval"].report(
+        options(models, FIRST, data=f"beir:{folder}", k=5, trec=True)
+    )
+    runs = {path.name: read_run(path) for path in write_files(report, tmp_path / "x")[-2:]}
+    vectors = encoder.encode(PASSAGES)
+    for query, found in runs[f"x.{FIRST}.trec"].items():
+        ranks = [f"p{row}" for row in np.argsort(-(vectors @ vectors[int(query[1:])]))]
+        assert set(found) == set([name for name in ranks if name != query][:5])
+    assert all(query not in found for query, found in runs["x.BM25.trec"].items())
+    qrels = {f"p{i}": {f"p{i + 1}": 1} for i in range(12)}
+    expected = metrics.means(metrics.evaluate(runs[f"x.{FIRST}.trec"], qrels, [1]))
+    figures = report.figures["systems"][FIRST]
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
 def test_results_of_queries_are_kept_and_read_back_to_compare_with(searched, models, data):
     report, files = searched
     kept = files["found.per_query.json"]
