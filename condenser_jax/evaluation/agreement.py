@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.errors import UserError
-from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.evaluation.base import over_mesh, place
 from condenser_jax.objectives.distillation import count_tokens
 from condenser_jax.types import Frozen, Mean, Params
 
@@ -58,8 +58,7 @@ def agreement_evaluator(
     whole = {name: jnp.concatenate([batch[name] for batch in batches]) for name in names}
     counts = jax.device_get(count_tokens(whole))  # losses are shares in that of all texts
     compiled = {
-        name: jax.jit(predict[name], out_shardings=replicated(mesh))
-        for name in ("draw", "agreement", "teacher_masked_lm")
+        name: over_mesh(predict[name], mesh) for name in ("draw", "agreement", "teacher_masked_lm")
     }
     fixed: dict[str, Any] = {}  # found at the first evaluation: it asks the teacher
 

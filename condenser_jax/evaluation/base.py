@@ -2,7 +2,8 @@
 read by all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +23,21 @@ def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
 def replicated(mesh: Mesh) -> jax.sharding.NamedSharding:
     """The sharding of results that every host reads."""
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def over_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`function`, compiled, with results that every host reads.
+
+    It is computed within the mesh, as a step is, so that under fsdp weights travel and not the
+    activations of all rows (`axes`).
+    """
+    compiled = jax.jit(function, out_shardings=replicated(mesh))
+
+    def within(*arguments: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return compiled(*arguments)
+
+    return within
 
 
 def spread(total: int, limit: int) -> np.ndarray:

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.evaluation.base import over_mesh, place
 from condenser_jax.glue.metrics import task_figures
 from condenser_jax.glue.tasks import Task
 from condenser_jax.types import Batch, Frozen, Params
@@ -29,7 +28,7 @@ class Predictor:
     """
 
     def __init__(self, logits: Callable, mesh: Mesh) -> None:
-        self._compiled = jax.jit(logits, out_shardings=replicated(mesh))
+        self._compiled = over_mesh(logits, mesh)
         self._mesh = mesh
 
     def place(self, batches: Sequence[Mapping[str, np.ndarray]]) -> list[Batch]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.evaluation.base import over_mesh, place, replicated
 from condenser_jax.models.bert import NEGATIVE, Backbone
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.types import Array, Batch, Frozen, Mean, Params, Tree
@@ -86,7 +86,7 @@ def cls_attention(
         is_text = (lengths > 1).astype(jnp.float32)
         return Mean(jnp.array(figures) @ is_text, is_text.sum())  # total: N + 1, 2
 
-    compiled = jax.jit(total, out_shardings=replicated(mesh))
+    compiled = over_mesh(total, mesh)
     placed = jax.device_put(params, replicated(mesh))
     totals = jax.device_get([compiled(placed, place(batch, mesh)) for batch in batches])
     count = sum(float(mean.count) for mean in totals)
@@ -118,7 +118,7 @@ def cls_entropy_evaluator(
         entropies = [cls_entropy(scores, mask) for scores in cls_scores(params, frozen, batch)]
         return jnp.stack(entropies) @ (mask.sum(1) > 1).astype(jnp.float32)  # N
 
-    compiled = jax.jit(totals, out_shardings=replicated(mesh))
+    compiled = over_mesh(totals, mesh)
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
         found = jax.device_get([compiled(params, frozen, batch) for batch in placed])

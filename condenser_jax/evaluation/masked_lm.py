@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.evaluation.base import over_mesh, place
 from condenser_jax.types import Frozen, Params
 
 COPIED = 0.2  # share of 8-grams known from training above which a span counts as a near-copy
@@ -59,7 +59,7 @@ def masked_lm_evaluator(
         }
         return outcome, weights.sum((0, 2))
 
-    compiled = jax.jit(sums, out_shardings=replicated(mesh))
+    compiled = over_mesh(sums, mesh)
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
         results = jax.device_get([compiled(params, frozen, batch) for batch in placed])

@@ -10,12 +10,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from condenser_jax.data.hashing import hash_u64
-from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.evaluation.base import over_mesh, place
 from condenser_jax.retrieval.bm25 import Bm25
 from condenser_jax.retrieval.collection import Collection, Qrels, Run
 from condenser_jax.retrieval.metrics import evaluate, means
@@ -88,7 +87,7 @@ def passage_retrieval_evaluator(
         "embed_query": [place(batch, mesh) for batch in queries],
         "embed": [place(batch, mesh) for batch in passages],
     }
-    compiled = {name: jax.jit(predict[name], out_shardings=replicated(mesh)) for name in placed}
+    compiled = {name: over_mesh(predict[name], mesh) for name in placed}
 
     depth = depth_for(sample.own, DEPTH)
 

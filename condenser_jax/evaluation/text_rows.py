@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.evaluation.base import over_mesh, place
 from condenser_jax.retrieval.metrics import cosines, pearson, spearman, triplet_hits
 from condenser_jax.types import Frozen, Params
 
@@ -30,7 +29,7 @@ def text_rows_evaluator(
       (params, frozen) -> figures.
     """
     placed = [place(batch, mesh) for batch in batches]
-    compiled = jax.jit(embed, out_shardings=replicated(mesh))
+    compiled = over_mesh(embed, mesh)
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
         found = np.concatenate([compiled(params, frozen, batch) for batch in placed])

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.evaluation.base import place, replicated
+from condenser_jax.evaluation.base import over_mesh, place
 from condenser_jax.evaluation.span_retrieval import retrieval_figures
 from condenser_jax.evaluation.vector_geometry import geometry_figures
 from condenser_jax.types import Frozen, Params
@@ -29,7 +28,7 @@ def text_vectors_evaluator(
     real = [
         np.concatenate([batch["attention_mask"].sum(1) > 1 for batch in side]) for side in sides
     ]
-    compiled = jax.jit(embed, out_shardings=replicated(mesh))
+    compiled = over_mesh(embed, mesh)
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
         first, second = (
