@@ -8,6 +8,10 @@ Memory does not grow with the corpus. On the devices, with blocks of P passages 
 wide, and Q queries in all:
 
     2 blocks in the dtype of the corpus and one in float32, scores 4qP, queries 4QD, best 8Qk bytes
+
+On a CPU a block that one shard holds is read where it is mapped: its pages are the kernel's. What
+the programs took for a block is given back before the next, or the C library would keep it for
+each of their threads, two of them or four, as it happens.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,6 +24,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from condenser_jax.environment import return_free_memory
 from condenser_jax.errors import UserError
 from condenser_jax.types import Array
 
@@ -27,6 +32,7 @@ P = PartitionSpec
 QUERIES = 256  # of a block
 PASSAGES = {"cpu": 16384}  # of a block, on each device
 PASSAGES_ON_ACCELERATORS = 65536
+ALIGNMENT = 64  # bytes
 
 
 class Hits(NamedTuple):
@@ -85,8 +91,11 @@ def search_vectors(
     parts = [place(part) for part in _query_blocks(np.asarray(queries, np.float32))]
     best = [_Best(*place(_nothing(len(part), k))) for part in parts]
     step = _make_step(mesh, k, recall)
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
     for start, count, passages in _blocks(corpus, rows, mesh):
         jax.block_until_ready(best)  # else blocks would pile up, read faster than they are searched
+        if is_cpu:
+            return_free_memory()
         best = [step(b, q, passages, start, count) for b, q in zip(best, parts, strict=True)]
         advance(count)
     ids, scores = (
@@ -130,9 +139,20 @@ def _blocks(corpus: Corpus, rows: int, mesh: Mesh) -> Iterator[tuple[int, int, A
     sharding = NamedSharding(mesh, P(mesh.axis_names))
     for start in range(0, len(corpus), rows):
         found = corpus[start : start + rows]
-        missing = rows - len(found)
-        passages = np.pad(found, ((0, missing), (0, 0))) if missing else found
+        passages = _filled_up(found, rows) if len(found) < rows else found
         yield start, len(found), jax.device_put(passages, sharding)
+
+
+def _filled_up(found: np.ndarray, rows: int) -> np.ndarray:
+    """`found` with rows of zeros behind it. Aligned as XLA wants it, so that a CPU takes it without
+    a copy; of the zeros, which nobody has written, there are no pages.
+    """
+    size = rows * found[0].nbytes
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    whole = raw[start : start + size].view(found.dtype).reshape(rows, -1)
+    whole[: len(found)] = found
+    return whole
 
 
 def _make_step(mesh: Mesh, k: int, recall: float) -> Callable[..., _Best]:

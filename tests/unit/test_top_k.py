@@ -109,3 +109,12 @@ def test_nothing_is_found_in_nothing():
 def test_impossible_wishes_are_refused(k, recall, message):
     with pytest.raises(UserError, match=message):
         search_vectors(QUERIES, CORPUS, k, ONE, recall=recall)
+
+
+def test_the_last_block_is_filled_up_with_zeros_where_a_cpu_takes_it_without_a_copy():
+    found = top_k._filled_up(CORPUS[:3], 16)
+    assert found.shape == (16, 12) and found.dtype == CORPUS.dtype
+    np.testing.assert_array_equal(found[:3], CORPUS[:3])
+    assert not found[3:].any() and found.ctypes.data % 64 == 0
+    placed = jax.device_put(found, jax.devices()[0])
+    assert placed.unsafe_buffer_pointer() == found.ctypes.data
