@@ -33,8 +33,8 @@ def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str
             yield name, without_own(run, own, k)
     if options.bm25:
         how = Bm25Options(stop_words=options.english, stemming=options.english)
-        run = Bm25(collection.corpus, how).search(collection.queries, depth)
-        yield BM25, without_own(run, own, k)
+        by_words = Bm25(collection.corpus, how).search(collection.queries, depth)
+        yield BM25, without_own(by_words, own, k)
 
 
 @contextmanager
