@@ -4,7 +4,6 @@ The C library reads its tunables when a process starts, so `tune_process` starts
 again, once. Nothing that the user has set is changed.
 """
 
-import ctypes
 import glob
 import logging
 import os
@@ -77,14 +76,6 @@ def tune_process() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
-
-
-def return_free_memory() -> None:
-    """Gives back to the kernel what the C library keeps of freed memory, for each thread; for loops
-    whose memory is promised. Does nothing where that library is not glibc.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def cache_directory() -> Path:

@@ -9,9 +9,9 @@ wide, and Q queries in all:
 
     2 blocks in the dtype of the corpus and one in float32, scores 4qP, queries 4QD, best 8Qk bytes
 
-On a CPU a block that one shard holds is read where it is mapped: its pages are the kernel's. What
-the programs took for a block is given back before the next, or the C library would keep it for
-each of their threads, two of them or four, as it happens.
+The scores lie in one buffer that goes from block to block: temporaries of that size the C library
+would keep for each thread of the program, two of them or four, as it happens. On a CPU a block that
+one shard holds is read where it is mapped: its pages are the kernel's.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,6 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from condenser_jax.environment import return_free_memory
 from condenser_jax.errors import UserError
 from condenser_jax.types import Array
 
@@ -91,12 +90,12 @@ def search_vectors(
     parts = [place(part) for part in _query_blocks(np.asarray(queries, np.float32))]
     best = [_Best(*place(_nothing(len(part), k))) for part in parts]
     step = _make_step(mesh, k, recall)
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    places = NamedSharding(mesh, P(None, mesh.axis_names))
+    buffer = jnp.zeros((len(parts[0]), rows), jnp.float32, device=places)
     for start, count, passages in _blocks(corpus, rows, mesh):
         jax.block_until_ready(best)  # else blocks would pile up, read faster than they are searched
-        if is_cpu:
-            return_free_memory()
-        best = [step(b, q, passages, start, count) for b, q in zip(best, parts, strict=True)]
+        for number, part in enumerate(parts):
+            best[number], buffer = step(best[number], buffer, part, passages, start, count)
         advance(count)
     ids, scores = (
         np.concatenate([np.asarray(getattr(b, name)) for b in best])[: len(queries)]
@@ -155,35 +154,36 @@ def _filled_up(found: np.ndarray, rows: int) -> np.ndarray:
     return whole
 
 
-def _make_step(mesh: Mesh, k: int, recall: float) -> Callable[..., _Best]:
-    """(best, queries, passages, row of the first, how many are real) -> best."""
+def _make_step(mesh: Mesh, k: int, recall: float) -> Callable[..., tuple[_Best, Array]]:
+    """(best, scores [q, P] to be overwritten, queries, passages, row of the first, how many are
+    real) -> (best, scores).
+    """
     axes = mesh.axis_names
 
-    def best_of_part(queries, passages, start, count):
+    def best_of_part(queries, passages, start, count, buffer):
         size = len(passages)
         wide = passages.astype(jnp.float32)
         scores = jnp.einsum("qd,pd->qp", queries, wide, precision=lax.Precision.HIGHEST)
         places = lax.axis_index(axes) * size + jnp.arange(size)
         scores = jnp.where(places < count, scores, -jnp.inf)
-        kept = min(k, size)
+        kept = min(k, size)  # `buffer` is not read: what is returned takes its place
         if recall:
             found, index = lax.approx_max_k(scores, kept, recall_target=recall)
         else:
             found, index = lax.top_k(scores, kept)
-        return found, start + places[index]
+        return found, start + places[index], scores
 
     parts = jax.shard_map(
         best_of_part,
         mesh=mesh,
-        in_specs=(P(), P(axes), P(), P()),
-        out_specs=(P(None, axes), P(None, axes)),
+        in_specs=(P(), P(axes), P(), P(), P(None, axes)),
+        out_specs=(P(None, axes), P(None, axes), P(None, axes)),
     )
 
-    def step(best: _Best, queries: Array, passages: Array, start: int, count: int) -> _Best:
-        found, rows = parts(queries, passages, start, count)
-        scores = jnp.concatenate([best.scores, found], 1)
-        kept, index = lax.top_k(scores, k)
+    def step(best, buffer, queries, passages, start, count):
+        found, rows, buffer = parts(queries, passages, start, count, buffer)
+        kept, index = lax.top_k(jnp.concatenate([best.scores, found], 1), k)
         rows = jnp.concatenate([best.rows, rows.astype(jnp.int32)], 1)
-        return _Best(kept, jnp.take_along_axis(rows, index, 1))
+        return _Best(kept, jnp.take_along_axis(rows, index, 1)), buffer
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=(0, 1), keep_unused=True)
