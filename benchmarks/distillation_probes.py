@@ -30,7 +30,7 @@ from condenser_jax.objectives.distillation import (
     predictions,
     replace_masked,
 )
-from condenser_jax.retrieval.collection import CollectionOptions  # noqa: E402
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.tasks.packages import guess_packages, logistic_regression, read_paragraphs
 from condenser_jax.teachers import Found
 from condenser_jax.types import Tree
@@ -130,4 +130,6 @@ def _packages(encoder: Encoder, packages: str, taught: RunConfig) -> float:
 @functools.cache
 def _paragraphs(packages: str, seed: int):
     """The paragraphs that runs of this seed hold out."""
-    return read_paragraphs(packages.removeprefix("docstrings:"), "test", CollectionOptions(split_seed=seed))
+    return read_paragraphs(
+        packages.removeprefix("docstrings:"), "test", CollectionOptions(split_seed=seed)
+    )
