@@ -59,7 +59,7 @@ STANDSTILL = 1e-30  # a rate that is lost in float32
 BATCH = 32
 DEPTH = 100
 HELDOUT = 0.2  # of the modules are test, as many dev: over 2000 test queries
-DEV = {"queries": 500, "passages": 5000}  # of the modules held out for choices, on a sample
+DEV = {"queries": 500, "passages": 2000}  # of the modules held out for choices, on a sample
 MAIN = (START, "mlm", "condenser", "cocondenser")
 ABLATIONS: dict[str, dict[str, Any]] = {
     "condenser, early layer 0": {"early_layer": 0},
