@@ -7,6 +7,7 @@ half is asked. A row `majority` has the share of the most frequent package, a ro
 an encoder of the first model's architecture that was never trained.
 """
 
+import dataclasses
 from collections import Counter
 from typing import NamedTuple
 
@@ -16,14 +17,15 @@ import numpy as np
 
 from condenser_jax.data.cutting import heldout_rank
 from condenser_jax.data.progress import Progress
-from condenser_jax.encoder import Encoder
+from condenser_jax.encoder import Encoder, default_dtype
+from condenser_jax.encoder_source import says_pooling
 from condenser_jax.errors import UserError
 from condenser_jax.models.bert import Backbone
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import read_pairs
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
+from condenser_jax.tasks.models import name_models, open_encoder
 from condenser_jax.tasks.systems import report_systems
 
 KIND = "docstrings:"
@@ -51,8 +53,7 @@ def report_packages(options: Options) -> Report:
     found = read_paragraphs(options.data.removeprefix(KIND), options.split, options.reading)
     asked = found.packages[found.taught :]
     models = name_models(options.models, taken=("majority", "random weights"))
-    poolings = pooling_of(list(models.values()), options.pooling)
-    encoders = {name: open_encoder(path, poolings[path]) for name, path in models.items()}
+    encoders = {name: _open_pooled(path, options.pooling) for name, path in models.items()}
     encoders["random weights"] = _untrained(next(iter(encoders.values())))
     guesses = {name: guess_packages(encoder, found) for name, encoder in encoders.items()}
     most = Counter(found.packages[: found.taught].tolist()).most_common(1)[0][0]
@@ -124,6 +125,15 @@ def guess_packages(encoder: Encoder, found: Paragraphs) -> np.ndarray:
     weights = logistic_regression(vectors[: found.taught], labels, DECAY)
     asked = vectors[found.taught :]
     return (asked @ weights[:-1] + weights[-1]).argmax(-1)
+
+
+def _open_pooled(path: str, pooling: str | None) -> Encoder:
+    """A model that pools as asked, whatever it says itself: a probe reads states, and those of a
+    masked language model lie in its tokens.
+    """
+    encoder = open_encoder(path, None if says_pooling(path) else pooling)
+    card = encoder.card if pooling is None else dataclasses.replace(encoder.card, pooling=pooling)
+    return Encoder(encoder.source, card, default_dtype())
 
 
 def _untrained(encoder: Encoder) -> Encoder:

@@ -338,6 +338,14 @@ def test_packages_are_told_from_held_out_paragraphs(models, monkeypatch):
     assert figures[FIRST]["accuracy"] > 0.9 > figures["majority"]["accuracy"]
 
 
+def test_a_probe_pools_as_asked_whatever_the_model_says(models):
+    says_mean = str(models / FIRST)
+    texts = ["the mean of an array along an axis", "opens a file"]
+    asked, own = (packages._open_pooled(says_mean, pooling) for pooling in ("cls", None))
+    assert (asked.card.pooling, own.card.pooling) == ("cls", "mean")
+    assert np.abs(asked.encode(texts) - own.encode(texts)).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
