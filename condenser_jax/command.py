@@ -219,6 +219,7 @@ def set_up_logging(number: int = 0) -> None:
 
 def parse_flags(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be understood in it."""
+    argv = with_home(argv)
     app.define_help_flags()
     # `configs/*.py` import each other, and the path of launch/*.py lacks the repository's root.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -231,6 +232,14 @@ def parse_flags(argv: list[str]) -> None:
         raise _as_user_error(error) from error
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+
+
+def with_home(argv: list[str]) -> list[str]:
+    """The words of a command line, with the home directory in --flag=~/path, which shells leave as
+    it is: else a folder of the name "~" would be made.
+    """
+    home = os.path.expanduser("~")
+    return [re.sub(r"^(--[^=]+=)~(?=/|$)", lambda flag: flag[1] + home, word) for word in argv]
 
 
 def _as_user_error(error: Exception) -> Exception:

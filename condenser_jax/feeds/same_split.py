@@ -1,5 +1,5 @@
-"""Whether what a run has read holds out the modules of docstrings that a collection calls `test`:
-it does for the same seed and share alone.
+"""Whether a run has held out the modules of docstrings that a collection calls `test`: it has with
+the same seed and as large a share, or a larger one.
 """
 
 import logging
@@ -24,13 +24,15 @@ def warn_of_another_split(start: str, data: str, reading: CollectionOptions) -> 
     if KIND not in source:
         return
     seed = section.get("split_seed", before.get("seed"))  # spans are held out by the run's own
-    known, ours = (seed, section.get("heldout_share")), (reading.split_seed, reading.heldout_share)
-    if known != ours:
+    share = section.get("heldout_share", 0.0)  # a task with labels has a split of its own
+    if seed != reading.split_seed or share < reading.heldout_share:
         log.warning(
-            "%s HAS READ MODULES OF `test`: it was trained with seed %s and heldout_share %s, and "
+            "%s HAS READ MODULES OF `test`: it was trained with seed %s and heldout_share %g, and "
             "split_seed is %d, heldout_share %g; make them equal, or do not believe figures of "
             "`test`.",
             start,
-            *known,
-            *ours,
+            seed,
+            share,
+            reading.split_seed,
+            reading.heldout_share,
         )

@@ -72,7 +72,7 @@ def read_texts(path: str | Path, bad_share: float) -> Texts:
     file has id and text between tabs, or, under DPR's header, id, text and title, quoted where
     need be. Raises UserError for too many records that are broken, empty or repeat an id.
     """
-    path = need_path(path)
+    path = need_path(Path(path).expanduser())
     is_json = plain_name(path).endswith(".jsonl")
 
     def fill(directory: Path, bad: BadRecords) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from condenser_jax.data.cutting import is_heldout
 from condenser_jax.data.documents import Document
+from condenser_jax.dense import open_texts
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval import folders, stored
 from condenser_jax.retrieval.collection import CollectionOptions
@@ -95,6 +96,12 @@ def test_queries_that_are_passages_too_do_not_find_themselves_unless_judged_rele
     plain = open_collection(f"beir:{beir(tmp_path / 'plain')}", "test")
     assert not plain.own and depth_for(plain.own, 2) == 2
     assert without_own(run, plain.own, 2) is run
+
+
+def test_a_file_of_texts_below_the_home_directory_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_lines(tmp_path / "mine.jsonl", PASSAGES)
+    assert open_texts("~/mine.jsonl").ids == ["d1", "d2", "d3"]
 
 
 def test_answers_beside_a_beir_folder_are_read_for_its_queries(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from condenser_jax import environment
+from condenser_jax import command, environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -227,3 +227,18 @@ absl_logging.error("what an exception will say")
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stderr == "mesh data=8\nwarning: 3 broken lines\n"
+
+
+def test_the_home_directory_is_found_where_a_shell_leaves_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    words = [
+        "x.py",
+        "--output=~/a.jsonl",
+        "--workdir=~",
+        "--data=beir:~/x",
+        "--tag=~b",
+        "--n=a=~/c",
+    ]
+    found = command.with_home(words)
+    assert found[:3] == ["x.py", "--output=/home/me/a.jsonl", "--workdir=/home/me"]
+    assert found[3:] == ["--data=beir:~/x", "--tag=~b", "--n=a=~/c"]

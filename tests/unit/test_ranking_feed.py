@@ -212,7 +212,15 @@ def test_another_dev_set_is_another_run(built, folder):
     assert changed.hashes["judgements"] == material.hashes["judgements"]
 
 
-@pytest.mark.parametrize(("split", "warned"), [({}, False), ({"split_seed": 1}, True)])
+@pytest.mark.parametrize(
+    ("split", "warned"),
+    [
+        ({}, False),
+        ({"split_seed": 1}, True),
+        ({"heldout_share": 0.2}, True),
+        ({"heldout_share": 0.05}, False),  # a part of what was held out
+    ],
+)
 @pytest.mark.parametrize(
     "before",
     [
@@ -229,6 +237,17 @@ def test_a_start_that_has_read_the_test_modules_is_warned_of(
     warn_of_another_split(str(tmp_path), "docstrings:jax", CollectionOptions(**split))
     text = "HAS READ MODULES OF `test`: it was trained with seed 0 and heldout_share 0.1, and split"
     assert (text in caplog.text) == warned
+
+
+def test_a_task_with_labels_holds_out_none_of_the_test_modules(tmp_path, caplog, monkeypatch):
+    """GLUE's embedded task has a split of its own."""
+    monkeypatch.setattr(logging.getLogger("condenser_jax"), "propagate", True)
+    (tmp_path / "config.json").write_text('{"seed": 0, "data": {"source": "docstrings:"}}')
+    (tmp_path / "data_hashes.json").write_text("{}")
+    warn_of_another_split(str(tmp_path), "docstrings:", CollectionOptions())
+    assert (
+        "HAS READ MODULES OF `test`: it was trained with seed 0 and heldout_share 0" in caplog.text
+    )
 
 
 def test_nothing_is_said_of_other_data_and_of_what_is_no_run(tmp_path, caplog, monkeypatch):
