@@ -15,11 +15,9 @@ both lie below --workdir.
 
 import argparse
 import dataclasses
-import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +28,23 @@ from condenser_jax.environment import enable_compilation_cache, tune_process  # 
 tune_process()
 
 import record  # noqa: E402
-from claims_report import ALL, NO_LABELS, START, Cell, PerQuery, figures_of, section_lines  # noqa: E402
+from claims_measures import (  # noqa: E402
+    DEPTH,
+    FIRST_RATE,
+    HELDOUT,
+    best_rate,
+    bm25,
+    check_collection,
+    opened,
+    search,
+)
+from claims_report import ALL, NO_LABELS, START, Cell, figures_of, section_lines  # noqa: E402
 from results_page import command_line, places, replace_section, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.config import RunConfig  # noqa: E402
 from condenser_jax.encoder import Encoder, default_dtype  # noqa: E402
+from condenser_jax.errors import Preempted, UserError  # noqa: E402
 from condenser_jax.methods import configure  # noqa: E402
 from condenser_jax.pipeline.recipe import (  # noqa: E402
     RUN,
@@ -45,20 +54,14 @@ from condenser_jax.pipeline.recipe import (  # noqa: E402
     training_step,
 )
 from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step  # noqa: E402
-from condenser_jax.retrieval.bm25 import Bm25  # noqa: E402
-from condenser_jax.retrieval.collection import Collection, CollectionOptions  # noqa: E402
-from condenser_jax.retrieval.kinds import open_collection  # noqa: E402
-from condenser_jax.retrieval.metrics import evaluate  # noqa: E402
+from condenser_jax.retrieval.metrics import PerQuery  # noqa: E402
 from condenser_jax.run import train  # noqa: E402
 from configs import cocondenser, condenser, mlm, retrieval  # noqa: E402
 
 LABELS, BATCHES, WRONG = (NO_LABELS, 500, 2000, ALL), (8, 32, 128), (0.0, 0.2, 0.4)
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # of fine-tuning
-FIRST_RATE = 3e-4  # where the choice begins
+SCRATCH_RATE, CHECKPOINT_RATE = 2e-3, 1e-4  # of pre-training
 STANDSTILL = 1e-30  # a rate that is lost in float32
 BATCH = 32
-DEPTH = 100
-HELDOUT = 0.2  # of the modules are test, as many dev: over 2000 test queries
 DEV = {"queries": 500, "passages": 2000}  # of the modules held out for choices, on a sample
 MAIN = (START, "mlm", "condenser", "cocondenser")
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -142,49 +145,12 @@ def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None, words:
             used = changed(config, "data", tokenizer=str(before.directory / RUN / "tokenizer"))
         _, history = train(used, directory / RUN, time.time())
         encoder = Encoder.load(str(directory / RUN), dtype=default_dtype())
-        per_query = search(encoder, test(args.collection))
+        per_query = search(encoder, opened(args.collection))
         shutil.rmtree(directory / RUN)
         return {"dev": history["last"]["heldout/mrr@10"], "per_query": per_query}
 
     settings = settings_of(config) | {"depth": DEPTH}
     return Step(f"cell-{cell.name}", run, settings, (start or words,))
-
-
-def best_rate(score: Callable[[float], float]) -> float:
-    """Climbs from FIRST_RATE to a rate of RATES whose neighbours score no better."""
-    best = RATES.index(FIRST_RATE)
-    scores: dict[int, float] = {}
-    while True:
-        for number in range(max(best - 1, 0), min(best + 2, len(RATES))):
-            if number not in scores:
-                scores[number] = score(RATES[number])
-        if scores[best] == max(scores.values()):
-            return RATES[best]
-        best = max(scores, key=scores.__getitem__)
-
-
-@functools.cache
-def test(collection: str) -> Collection:
-    """What is searched: the split of the run's seed 0, whatever the seed of a cell."""
-    return open_collection(collection, "test", CollectionOptions(0.01, HELDOUT, split_seed=0))
-
-
-def search(encoder: Encoder, collection: Collection) -> dict[str, dict[str, float]]:
-    """The figures of every test query."""
-    asked = [text.joined for text in collection.queries]
-    hits = encoder.search(asked, [text.joined for text in collection.corpus], DEPTH)
-    ids = collection.corpus.ids
-    run = {
-        query: {ids[row]: float(score) for row, score in zip(rows, scores, strict=True)}
-        for query, rows, scores in zip(collection.queries.ids, *hits, strict=True)
-    }
-    return evaluate(run, collection.qrels, recalls=(DEPTH,))
-
-
-def bm25(collection: Collection) -> Mapping[str, Mapping[str, float]]:
-    """BM25's figures of every test query."""
-    run = Bm25(collection.corpus).search(collection.queries, DEPTH)
-    return evaluate(run, collection.qrels, recalls=(DEPTH,))
 
 
 def main() -> None:
@@ -197,7 +163,12 @@ def main() -> None:
     parser.add_argument("--collection", default="docstrings:", help="what is searched")
     parser.add_argument("--init", default="", help="a checkpoint to go on from; default: none")
     parser.add_argument("--steps", type=int, default=1800, help="N: each arm is trained 2N steps")
-    parser.add_argument("--learning_rate", type=float, default=2e-3, help="of pre-training")
+    parser.add_argument(
+        "--learning_rate",
+        type=float,
+        default=0.0,
+        help=f"of pre-training; default: {SCRATCH_RATE:g}, from a checkpoint {CHECKPOINT_RATE:g}",
+    )
     parser.add_argument("--examples", type=int, default=9600, help="queries seen in fine-tuning")
     parser.add_argument("--seeds", type=int, default=3, help="of each cell")
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
@@ -206,8 +177,10 @@ def main() -> None:
     if args.smoke:
         args.source = args.collection = "docstrings:jax"
         args.steps, args.examples, args.seeds = 10, 320, 1
+    args.learning_rate = args.learning_rate or (CHECKPOINT_RATE if args.init else SCRATCH_RATE)
     set_up_logging()
     enable_compilation_cache()
+    check_collection(args.collection)
     pipeline, starts = Pipeline(Path(args.workdir)), arms(args)
     words = starts["mlm"]
     assert words is not None
@@ -225,7 +198,7 @@ def main() -> None:
         for seed in range(args.seeds):
             chosen = cell._replace(rate=rate, seed=seed)
             found[chosen] = result(chosen).facts["per_query"]
-    figures = figures_of(found, bm25(test(args.collection)), told_options(args))
+    figures = figures_of(found, bm25(opened(args.collection)), told_options(args))
     page, lines = places(args, "claims")
     content = section_lines(found, figures)
     replace_section(page, *SECTIONS[bool(args.init)], command_line(sys.argv), content)
@@ -235,4 +208,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (UserError, Preempted) as error:
+        sys.exit(str(error))

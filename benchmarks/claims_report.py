@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from condenser_jax.retrieval.metrics import PerQuery
 from condenser_jax.retrieval.significance import compare
 
 METRIC, OTHER = "MRR@10", "Recall@100"
@@ -18,7 +19,6 @@ PAIRS = (
     ("cocondenser", "condenser"),
     ("cocondenser", "mlm"),
 )
-PerQuery = Mapping[str, Mapping[str, float]]  # metric -> query -> value
 
 
 class Cell(NamedTuple):
@@ -111,8 +111,10 @@ def section_lines(found: Mapping[Cell, PerQuery], figures: Figures) -> Iterator[
     titles = {START: "the checkpoint as it is" if figures.options["init"] else "random start"}
     yield (
         f"{METRIC} of {figures.queries:,} test queries, mean ± standard deviation over {seeds} "
-        f"seeds; in brackets {OTHER}. Every arm was pre-trained with the same number of steps on "
-        f"the same data. BM25, which needs no labels: **{figures.bm25:.3f}**."
+        f"seeds of fine-tuning; in brackets {OTHER}. Every arm was pre-trained once, with the same "
+        "number of steps on the same data: what another seed of pre-training would change is in "
+        "neither the deviations nor the tests. BM25, which needs no labels: "
+        f"**{figures.bm25:.3f}**."
     )
     yield ""
 

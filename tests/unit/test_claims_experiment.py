@@ -1,0 +1,125 @@
+"""benchmarks/claims.py compares arms at their own best rates, query by query, and says what its
+figures are.
+"""
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from condenser_jax.errors import UserError
+from condenser_jax.retrieval.collection import Collection
+from condenser_jax.retrieval.texts import Text, Texts
+from tests.helpers import benchmark_module
+
+QUERIES = ("q0", "q1", "q2", "q3")
+
+
+@pytest.fixture(scope="module")
+def measures():
+    return benchmark_module("claims_measures")
+
+
+@pytest.fixture(scope="module")
+def report():
+    return benchmark_module("claims_report")
+
+
+@pytest.mark.parametrize("peak", range(6))
+def test_the_best_rate_is_one_whose_neighbours_score_no_better(measures, peak):
+    asked = []
+
+    def score(rate):
+        asked.append(rate)
+        return -abs(measures.RATES.index(rate) - peak)
+
+    assert measures.best_rate(score) == measures.RATES[peak]
+    assert len(asked) == len(set(asked))
+
+
+def test_equal_scores_do_not_move_the_rate(measures):
+    assert measures.best_rate(lambda rate: 0.5) == measures.FIRST_RATE
+
+
+def test_queries_that_are_passages_do_not_find_themselves(measures):
+    """Neither by an encoder, nor by BM25, as in every other evaluation."""
+    texts = Texts.of(Text(f"p{n}", f"word{n} other{n - n % 2}") for n in range(4))
+    qrels = {f"p{n}": {f"p{n ^ 1}": 1} for n in range(4)}
+    plain = Collection("beir:own", "test", texts, texts, qrels)
+    own = Collection("beir:own", "test", texts, texts, qrels, own=frozenset(texts.ids))
+    scores = np.full((4, 4), 1.0) + np.eye(4) + np.eye(4)[[1, 0, 3, 2]] / 2
+
+    def search(asked, passages, k):
+        best = np.argsort(-scores, 1)[:, :k]
+        return best, np.take_along_axis(scores, best, 1)
+
+    encoder = types.SimpleNamespace(search=search)
+    for found in (measures.search(encoder, own), measures.bm25(own)):
+        assert set(found["MRR@10"].values()) == {1.0}
+    assert set(measures.search(encoder, plain)["MRR@10"].values()) == {0.5}
+
+
+def test_a_collection_without_a_split_is_refused_before_anything_is_trained(
+    measures, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CONDENSER_JAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "qrels").mkdir()
+    for name in ("corpus", "queries"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"_id": "a", "text": "a text"}))
+    for split in ("train", "dev"):
+        (tmp_path / "qrels" / f"{split}.tsv").write_text("a\ta\t1\n")
+    with pytest.raises(UserError, match="has no split 'test' .*; it has: dev, train"):
+        measures.check_collection(f"beir:{tmp_path}")
+    (tmp_path / "psgs_w100.tsv").write_text("1\ta text\ta title\n")
+    (tmp_path / "train.qa.tsv").write_text("a question\t['an answer']\n")
+    with pytest.raises(UserError, match="has no judgements of train; expected those of train, dev"):
+        measures.check_collection(f"dpr:{tmp_path}")
+
+
+@pytest.fixture
+def found(report):
+    """Two arms, three seeds; the second arm has the better answer for every query."""
+    cells = {}
+    for arm, base in ((report.START, 0.0), ("mlm", 0.5)):
+        for seed in range(3):
+            values = {query: base + 0.1 * seed for query in QUERIES}
+            cell = report.Cell(arm, seed, rate=1e-3, labels=500)
+            cells[cell] = {"MRR@10": values, "Recall@100": dict.fromkeys(QUERIES, 1.0)}
+        nothing = report.Cell(arm, labels=report.NO_LABELS)
+        cells[nothing] = {name: dict.fromkeys(QUERIES, base) for name in ("MRR@10", "Recall@100")}
+    return cells
+
+
+@pytest.fixture
+def figures(report, found):
+    bm25 = {"MRR@10": dict.fromkeys(QUERIES, 0.4)}
+    return report.figures_of(found, bm25, {"init": ""})
+
+
+def test_arms_are_compared_query_by_query_by_the_mean_over_seeds(figures):
+    setting = "500 labels, batch 32, 0% wrong"
+    assert figures.means["mlm"][setting] == pytest.approx([0.6, 0.1])
+    assert figures.tests == {
+        "mlm - start": {
+            setting: pytest.approx([0.5, 2 / 2 ** len(QUERIES)]),
+            "nothing: no labels": pytest.approx([0.5, 2 / 2 ** len(QUERIES)]),
+        }
+    }
+    assert (figures.queries, figures.bm25) == (4, pytest.approx(0.4))
+
+
+def test_the_section_says_what_its_deviations_are_of(report, found, figures):
+    lines = list(report.section_lines(found, figures))
+    assert "standard deviation over 3 seeds of fine-tuning; in brackets Recall@100" in lines[0]
+    assert "pre-trained once" in lines[0] and "BM25, which needs no labels: **0.400**" in lines[0]
+    assert "| fine-tuned with | random start | mlm |" in lines
+    assert (
+        "| 500 labels, batch 32, 0% wrong | 0.100 ± 0.100 (1.00) | 0.600 ± 0.100 (1.00) |" in lines
+    )
+    assert "| 500 labels, batch 32, 0% wrong | +0.5000, 0.12 |" in lines
+    rates = lines[
+        lines.index("Learning rates of fine-tuning, chosen on dev queries with the first seed:") :
+    ]
+    assert "| 500 labels, batch 32, 0% wrong | 0.001 | 0.001 |" in rates
+    assert not any("no labels" in line for line in rates)
