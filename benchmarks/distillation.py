@@ -32,20 +32,15 @@ from distillation_arms import (  # noqa: E402
     ABLATIONS,
     JOINT,
     KL_ALONE,
+    RANDOM,
     SIZES,
+    TEACHER,
     Arm,
     chosen_arms,
     student_config,
 )
 from distillation_report import Figures, figures_of, section_lines  # noqa: E402
-from distillation_steps import (  # noqa: E402
-    RANDOM,
-    TEACHER,
-    Given,
-    Students,
-    check_splits,
-    look_at_teacher,
-)
+from distillation_steps import Given, Students, check_tasks, look_at_teacher  # noqa: E402
 from results_page import command_line, places, replace_section, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
@@ -187,8 +182,10 @@ def main() -> None:
     set_up_logging()
     enable_compilation_cache()
     arms = chosen_arms(args)
-    check_splits(args.split)
+    check_tasks(args)
     given = look_at_teacher(args)
+    for arm in arms.values():  # a row that cannot be trained is said before another one is
+        student_config(args, arm, 0, given.config)
     experiment = Experiment(args, arms, given)
     for seed in range(args.seeds):
         experiment.run_seed(seed)

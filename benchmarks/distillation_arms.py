@@ -14,6 +14,8 @@ from configs.common import smoke_distillation
 
 TUTOR_KD, ABLATIONS, OTHERS, OWN = "Tutor-KD", "Tutor-KD joint, but", "other methods", "also asked"
 SEPARATE, JOINT, KL_ALONE = "separate", "joint", "kl-alone"
+TEACHER, RANDOM = "teacher", "random start"  # beside which students stand
+TUTOR = "tutor_kd"  # the method where no other is named
 MOST_RELATION_HEADS = 48  # as published
 HELDOUT = 0.1  # of the modules or documents
 
@@ -23,7 +25,7 @@ class Arm(NamedTuple):
 
     group: str  # of rows
     title: str
-    method: str = "tutor_kd"
+    method: str = TUTOR
     options: dict[str, Any] = {}  # of the section `objective`
 
 
@@ -97,19 +99,37 @@ def chosen_arms(args: argparse.Namespace) -> dict[str, Arm]:
     if args.methods:
         names = [choose("method", name.strip(), ARMS) for name in args.methods.split(",")]
         found = {name: arm for name, arm in ARMS.items() if name in names}
+    taken = {*ARMS, *map(_slug, (TEACHER, RANDOM))}
     for row in args.row:
-        title, _, options = row.partition("=")
-        try:
-            values = dict(json.loads(options))
-        except (ValueError, TypeError):
-            raise UserError(
-                f"--row={row} is no row; expected a title and keys of `objective` as JSON, such as "
-                "'weaker ratios={\"logit_weight\": 5}'."
-            ) from None
-        method = values.pop("name", "tutor_kd")
-        usual = {"schedule": "joint"} if method == "tutor_kd" else {}
-        found[title.replace(" ", "-")] = Arm(OWN, title, method, usual | values)
+        name, arm = _own_row(row, taken)
+        found[name] = arm
+        taken.add(name)
     return found
+
+
+def _own_row(row: str, taken: set[str]) -> tuple[str, Arm]:
+    """(name, arm) of TITLE={...}."""
+    title, _, options = row.partition("=")
+    try:
+        values = dict(json.loads(options))
+    except (ValueError, TypeError):
+        raise UserError(
+            f"--row={row} is no row; expected a title and keys of `objective` as JSON, such as "
+            "'weaker ratios={\"logit_weight\": 5}'."
+        ) from None
+    name = _slug(title)
+    if name in taken or not name or "/" in name:
+        raise UserError(
+            f"--row={row} cannot be called {title!r}; expected a title without a slash, and none "
+            f"of {', '.join(sorted(taken))}"
+        )
+    method = choose("method", values.pop("name", TUTOR), (TUTOR, *distill.METHODS))
+    usual = {"schedule": "joint"} if method == TUTOR else {}
+    return name, Arm(OWN, title, method, usual | values)
+
+
+def _slug(title: str) -> str:
+    return title.strip().replace(" ", "-")
 
 
 def teacher_config(args: argparse.Namespace, seed: int) -> RunConfig:
@@ -134,9 +154,8 @@ def student_config(
 ) -> RunConfig:
     """A student; who teaches it is filled in when the teacher is there."""
     size = SIZES[args.size]
-    values = (tutor_kd if arm.method == "tutor_kd" else distill).get_config(
-        "" if arm.method == "tutor_kd" else arm.method
-    )
+    is_tutor = arm.method == TUTOR
+    values = tutor_kd.get_config() if is_tutor else distill.get_config(arm.method)
     if args.smoke:
         smoke_distillation(values)
     _data(values, args, seed)
@@ -150,7 +169,7 @@ def student_config(
     for key, value in options.items():
         choose("key of `objective`", key, values.objective.keys())
         values.objective[key] = value
-    steps = (args.steps or size.steps) * _cycle(values.objective)
+    steps = _steps_of(args.steps or size.steps, values.objective)
     values.training.update({"steps": steps, "eval_every": steps, "save_every": max(steps // 4, 1)})
     values.training.update({"batch_size": args.batch or size.batch, "keep": 1})
     values.evaluation.update({"spans": args.spans or size.spans, "examples": 1})
@@ -163,10 +182,16 @@ def relation_heads(*widths: int) -> int:
     return max(n for n in range(1, MOST_RELATION_HEADS + 1) if shared % n == 0)
 
 
-def _cycle(objective: Any) -> int:
-    """Steps of a run for each of the student's: where phases take turns, the tutor has its own."""
+def _steps_of(updates: int, objective: Any) -> int:
+    """Steps of a run in which the student has so many updates: where phases take turns, the tutor
+    has its own.
+    """
     in_turn = objective.get("schedule") == "separate" and objective.sampling == "tutor"
-    return 2 if in_turn and objective.policy_weight else 1
+    if not (in_turn and objective.policy_weight):
+        return updates
+    cycles, rest = divmod(updates, max(objective.minimise_steps, 1))  # `configure` refuses 0
+    cycle = objective.maximise_steps + objective.minimise_steps
+    return cycles * cycle + (objective.maximise_steps + rest if rest else 0)
 
 
 def _data(values: Any, args: argparse.Namespace, seed: int) -> None:

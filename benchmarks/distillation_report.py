@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distillation_arms import ABLATIONS, JOINT, OTHERS, OWN, TUTOR_KD, Arm
-from distillation_steps import RANDOM, REWARDS, TASKS, TEACHER
+from distillation_arms import ABLATIONS, JOINT, OTHERS, OWN, RANDOM, TEACHER, TUTOR_KD, Arm
+from distillation_steps import REWARDS, TASKS
 
 REFERENCES = "references"
 GROUPS = (REFERENCES, TUTOR_KD, ABLATIONS, OTHERS, OWN)
@@ -69,9 +69,10 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
       students: their size, their teacher's, and how they were trained, in words.
     """
     accuracy, seeds = figures.teacher_accuracy, figures.options["seeds"]
+    own = "a split and masks" if figures.options["teacher"] else "a split, a teacher and masks"
     yield (
-        f"{students} Seeds: {seeds}, mean ± standard deviation; each has a split, a "
-        f"teacher and masks of its own. The teacher's MLM names {accuracy[0]:.1%} of the masked "
+        f"{students} Seeds: {seeds}, mean ± standard deviation; each has {own} "
+        f"of its own. The teacher's MLM names {accuracy[0]:.1%} of the masked "
         "held-out tokens."
     )
     yield ""
@@ -159,7 +160,7 @@ def _title(name: str, arms: Mapping[str, Arm]) -> str:
 
 
 def _said(found: Spread | None, sign: str = "") -> str:
-    if found is None or math.isnan(found[0]):
+    if found is None:
         return "-"
     mean, sd = found
     return f"{mean:{sign}.3f}" if sd is None else f"{mean:{sign}.3f} ± {sd:.3f}"
@@ -170,4 +171,6 @@ def _minus(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
 
 
 def _spreads(seeds: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
-    return {name: spread([found[name] for found in seeds]) for name in seeds[0]}
+    """Of the figures that every seed has: an AUC is none where there is nothing to tell apart."""
+    shared = (n for n in seeds[0] if all(not math.isnan(found.get(n, math.nan)) for found in seeds))
+    return {name: spread([found[name] for found in seeds]) for name in shared}

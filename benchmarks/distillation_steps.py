@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from distillation_arms import Arm, student_config, teacher_config
+from distillation_arms import RANDOM, TEACHER, Arm, student_config, teacher_config
 from distillation_probes import Probed, probe
 
 from condenser_jax.build import build
@@ -33,7 +33,6 @@ from configs import glue_suite
 
 TASKS = {"cola": 0, "rte": 0, "mrpc": 0, "sst2": 5000}  # texts to train on; 0: all
 DROPOUT = 0.1  # of fine-tuning
-TEACHER, RANDOM = "teacher", "random start"  # beside which students stand
 REWARDED = {"tutor": "tutor", "teacher": "teacher's MLM", "uniform": "uniform"}
 REWARDS = ("teacher_reward", "student_reward", "reward")
 
@@ -214,9 +213,9 @@ def _suite(args: argparse.Namespace, task: str) -> Suite:
     values.update({"tasks": task, "seeds": args.glue_seeds, "learning_rates": (args.glue_rate,)})
     values.run.model.init = ""
     values.run.data.update({"source": args.glue, "train_limit": TASKS[task]})
-    splits = dict(split.split("=") for split in args.split)
+    splits = {name: files for name, _, files in (one.partition("=") for one in args.split)}
     if task in splits:
-        train_split, dev_split = splits[task].split(":")
+        train_split, _, dev_split = splits[task].partition(":")
         values.run.data.update({"train_split": train_split, "dev_split": dev_split})
     if args.smoke:
         values.update({"seeds": 1, "epochs": 1})
@@ -228,6 +227,14 @@ def _suite(args: argparse.Namespace, task: str) -> Suite:
 def _hashes(suite: Suite) -> dict[str, str]:
     """Of the texts and labels of its task."""
     return read_task(suite, *suite.grid.names).hashes
+
+
+def check_tasks(args: argparse.Namespace) -> None:
+    """Raises UserError, before anything is trained, for tasks that are not to be had."""
+    check_splits(args.split)
+    if args.glue:
+        for task in TASKS:
+            _hashes(_suite(args, task))
 
 
 def check_splits(splits: list[str]) -> None:

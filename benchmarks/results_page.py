@@ -89,4 +89,6 @@ def places(args: Namespace, name: str) -> tuple[Path, Path]:
 def _quoted(flag: str) -> str:
     """A word of the shell: of --name=value the value alone is quoted."""
     name, equals, value = flag.partition("=")
-    return f"{name}={shlex.quote(value)}" if equals else shlex.quote(flag)
+    if equals and name.startswith("--"):
+        return f"{name}={shlex.quote(value)}"
+    return shlex.quote(flag)

@@ -3,6 +3,7 @@ found without a rounding too much.
 """
 
 import dataclasses
+import json
 import types
 
 import numpy as np
@@ -58,6 +59,23 @@ def test_where_phases_take_turns_the_student_has_as_many_updates(arms):
     assert steps == {"separate": 4000, "joint": 2000, "kl-alone": 2000, "kd": 2000}
 
 
+@pytest.mark.parametrize(("tutor", "student", "steps"), [(3, 1, 8000), (1, 3, 2667), (3, 2, 5000)])
+def test_whatever_the_turns_the_student_has_as_many_updates(arms, tutor, student, steps):
+    row = f'x={{"schedule": "separate", "maximise_steps": {tutor}, "minimise_steps": {student}}}'
+    arm = arms.chosen_arms(args(methods="kd", row=[row]))["x"]
+    config = arms.student_config(args(), arm, 0, TEACHER)
+    assert config.training.steps == steps
+    cycle = ["tutor"] * tutor + ["student"] * student
+    assert sum(cycle[step % len(cycle)] == "student" for step in range(steps)) == 2000
+
+
+def test_turns_without_the_student_are_refused(arms):
+    row = 'x={"schedule": "separate", "minimise_steps": 0}'
+    arm = arms.chosen_arms(args(methods="kd", row=[row]))["x"]
+    with pytest.raises(UserError, match="objective.minimise_steps is 0; expected at least 1"):
+        arms.student_config(args(), arm, 0, TEACHER)
+
+
 def test_teacher_and_students_hold_the_same_texts_out(arms):
     for seed in (0, 1):
         teacher = arms.teacher_config(args(), seed)
@@ -85,6 +103,12 @@ def test_methods_and_rows_can_be_chosen(arms):
         ({"methods": "kd,tinibert"}, "unknown method 'tinibert'; did you mean 'tinybert'"),
         ({"row": ["weaker ratios"]}, "--row=weaker ratios is no row; expected a title and keys of"),
         ({"row": ["a={5}"]}, "--row=a={5} is no row"),
+        ({"row": ["a={}", "a={}"]}, "--row=a={} cannot be called 'a'; expected a title without"),
+        ({"row": ["random start={}"]}, "cannot be called 'random start'; expected a title"),
+        ({"row": ["joint={}"], "methods": "kd"}, "cannot be called 'joint'; expected a title"),
+        ({"row": ["a/b={}"]}, "cannot be called 'a/b'; expected a title without a slash"),
+        ({"row": [" ={}"]}, "cannot be called ' '; expected a title"),
+        ({"row": ['a={"name": "smoke"}']}, "unknown method 'smoke'; "),
     ],
 )
 def test_rows_that_are_none_are_refused(arms, values, message):
@@ -116,6 +140,17 @@ def test_a_probe_finds_what_states_tell_and_nothing_in_noise(probes):
     assert np.isnan(probes._probe_auc(states, np.ones(600), asked))
 
 
+def test_tasks_that_are_not_to_be_had_are_said_before_anything_is_trained(tmp_path):
+    steps = benchmark_module("distillation_steps")
+    given = args(glue=str(tmp_path), glue_seeds=1, glue_rate=2e-4, split=[])
+    with pytest.raises(UserError, match="cola"):
+        steps.check_tasks(given)
+    steps.check_tasks(args(glue="", split=[]))
+
+
+OPTIONS = {"seeds": "2", "pooling": "cls", "glue_rate": "0.0002", "teacher": ""}
+
+
 @pytest.fixture
 def page(arms, report):
     """The lines of a section on three rows, two seeds."""
@@ -130,8 +165,7 @@ def page(arms, report):
         for name, value in (("uniform", 0.1), ("the tutor", 0.2))
     }
     tasks = {task: {"median": 0.5, "sd": 0.1, "scores": [0.4, 0.6]} for task in report.TASKS}
-    options = {"seeds": "2", "pooling": "cls", "glue_rate": "0.0002"}
-    figures = report.figures_of(options, [0.3, 0.5], rows, rewards, {"kd": tasks})
+    figures = report.figures_of(OPTIONS, [0.3, 0.5], rows, rewards, {"kd": tasks})
     return list(report.section_lines(figures, arms.ARMS, "Students of a size."))
 
 
@@ -152,6 +186,28 @@ def test_the_section_ranks_rewards_and_tells_of_tasks(page):
     assert text.index("| the tutor | 0.200 ± 0.000") < text.index("| uniform | 0.100 ± 0.000")
     assert "| KD | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 |" in text
     assert "median ± standard deviation of 2 seeds at the last step, learning rate 0.0002" in text
+
+
+def test_a_figure_that_one_seed_cannot_have_is_a_dash_and_no_failure(arms, report):
+    """An AUC of ratios that are all alike is no number, and JSON knows none such."""
+    rows = {
+        "joint": [{"ratio probe, uniform": np.nan, "packages": 0.4}, {"packages": 0.6}],
+        "kd": [{"ratio probe, uniform": 0.7, "packages": 0.5}] * 2,
+    }
+    figures = report.figures_of(OPTIONS, [0.3, 0.5], rows, {}, {})
+    lines = list(report.section_lines(figures, arms.ARMS, ""))
+    assert "| joint | - | - | - | - | - | 0.500 ± 0.141 |" in lines
+    assert "| KD | - | - | - | - | 0.700 ± 0.000 | 0.500 ± 0.000 |" in lines
+    assert "| KD | - | - | +0.000 ± 0.141 |" in lines
+    assert "NaN" not in json.dumps(dataclasses.asdict(figures))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "told"), [("", "a split, a teacher and masks"), ("bert", "a split and masks")]
+)
+def test_seeds_share_a_teacher_that_is_given(arms, report, teacher, told):
+    figures = report.figures_of(OPTIONS | {"teacher": teacher}, [0.3], {}, {}, {})
+    assert f"each has {told} of its own." in next(report.section_lines(figures, arms.ARMS, ""))
 
 
 def test_one_seed_has_no_deviation(report):

@@ -1,5 +1,6 @@
 """docs/results.md has several authors: each writes its own section, and no other."""
 
+import shlex
 from argparse import Namespace
 
 import pytest
@@ -67,10 +68,13 @@ def test_a_section_without_an_end_is_refused_and_nothing_is_written(pages, page,
 
 def test_the_command_can_be_copied_and_tells_nothing_of_the_machine(pages):
     words = ["/home/me/code/benchmarks/claims.py", "--init=/data/models/mini/model", "--steps=5"]
-    words += ["--workdir=/tmp/x", "--output", "/tmp/y.md", "--row=a b={}"]
-    assert pages.command_line(words) == (
-        "python benchmarks/claims.py --init=mini/model --steps=5 --row='a b={}'"
+    words += ["--workdir=/tmp/x", "--output", "/tmp/y.md", "--row=a b={}", "--row", 'c d={"e": 1}']
+    told = pages.command_line(words)
+    assert told == (
+        "python benchmarks/claims.py --init=mini/model --steps=5 --row='a b={}' "
+        "--row 'c d={\"e\": 1}'"
     )
+    assert shlex.split(told)[4:] == ["--row=a b={}", "--row", 'c d={"e": 1}']
 
 
 def test_options_tell_nothing_of_the_machine(pages):
