@@ -212,7 +212,7 @@ class RankingFeed:
         if config.objective.distillation != NO_DISTILLATION:
             _check_scores(config, texts)
         collection = _open_searched(config, options)
-        warn_of_another_split(config.model.init, data.train, options)
+        warn_of_another_split(config.model.init, data.collection or data.train, options)
         material = RankingMaterial(config, texts, collection, tokens=_tokens(config, texts))
         log.info("data: %s %s", data.train, material.cards[0]["summary"])
         return material

@@ -7,6 +7,7 @@ from typing import Any
 from condenser_jax.config import RunConfig, read_section
 from condenser_jax.errors import UserError, choose
 from condenser_jax.methods import configure
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.mining import MiningOptions
 
 RUNS = {
@@ -30,12 +31,18 @@ class PipelineConfig:
     bm25: MiningOptions
     mining: MiningOptions
 
+    @property
+    def reading(self) -> CollectionOptions:
+        """How all steps read the collection: as the retrievers do."""
+        data = self.second.data
+        return CollectionOptions(data.bad_share, data.heldout_share, data.split_seed)
+
 
 def configure_pipeline(values: Mapping[str, Any]) -> PipelineConfig:
     """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it.
 
     The retrievers search the pipeline's collection. Raises UserError for unknown keys, wrong types,
-    and another method than a run's own.
+    another method than a run's own, and retrievers that read the collection in two ways.
     """
     known = [field.name for field in dataclasses.fields(PipelineConfig)]
     for key in values:
@@ -52,6 +59,7 @@ def configure_pipeline(values: Mapping[str, Any]) -> PipelineConfig:
                 f"{method}."
             )
         runs[name] = run
+    _check_reading(runs["first"], runs["second"])
     for name in ("first", "second"):
         data = dataclasses.replace(runs[name].data, collection=values["collection"])
         runs[name] = dataclasses.replace(runs[name], data=data)
@@ -62,3 +70,14 @@ def configure_pipeline(values: Mapping[str, Any]) -> PipelineConfig:
         mining=read_section(MiningOptions, values["mining"], "mining"),
         **runs,
     )
+
+
+def _check_reading(first: RunConfig, second: RunConfig) -> None:
+    """Raises UserError where one retriever's `train` could be the other's `test`."""
+    for name in (field.name for field in dataclasses.fields(CollectionOptions)):
+        values = getattr(first.data, name), getattr(second.data, name)
+        if len(set(values)) > 1:
+            raise UserError(
+                f"first.data.{name} is {values[0]:g} and second.data.{name} is {values[1]:g}, but "
+                "all steps read one collection; make them equal."
+            )

@@ -75,7 +75,12 @@ def training_step(
 
 
 def mining_step(
-    name: str, collection: str, options: MiningOptions, *, by: Step | None = None
+    name: str,
+    collection: str,
+    options: MiningOptions,
+    reading: CollectionOptions,
+    *,
+    by: Step | None = None,
 ) -> Step:
     """Writes a training file with negatives that BM25 finds, and, if given, the retriever `by`."""
 
@@ -94,40 +99,45 @@ def mining_step(
             encoder=encoder,
             vectors=directory / "vectors",
             uses_bm25=True,
+            reading=reading,
             shows_progress=True,
         )
         return {"said": said}
 
-    settings = {"options": dataclasses.asdict(options), "collection": _hash(collection, "train")}
+    known = _hash(collection, "train", reading)
+    settings = {"options": dataclasses.asdict(options), "collection": known}
     return Step(name, run, settings, (by,) if by else ())
 
 
-def evaluation_step(name: str, collection: str, split: str, models: tuple[Step, ...]) -> Step:
+def evaluation_step(
+    name: str, collection: str, split: str, reading: CollectionOptions, models: tuple[Step, ...]
+) -> Step:
     """Searches the collection with each model, and with BM25; the first is tested against the
     second.
     """
 
     def run(directory: Path, earlier: Results) -> Facts:
         paths = tuple(_model(earlier[model.name]) for model in models)
-        options = Options(models=paths, data=collection, split=split)
+        options = Options(models=paths, data=collection, split=split, reading=reading)
         report = report_retrieval(dataclasses.replace(options, vectors=str(directory / "vectors")))
         write_files(report, directory / "retrieval")
         markdown = (directory / "retrieval.md").read_text(encoding="utf-8")
         return {"table": report.table, "markdown": markdown, **report.figures}
 
-    return Step(name, run, {"collection": _hash(collection, split), "split": split}, models)
+    settings = {"collection": _hash(collection, split, reading), "split": split}
+    return Step(name, run, settings, models)
 
 
 def steps_of(config: PipelineConfig) -> dict[str, Step]:
     """The steps of the whole pipeline by name, in the order in which they are done."""
-    where, split = config.collection, config.split
+    where, split, reading = config.collection, config.split, config.reading
     condenser = training_step("condenser", config.condenser)
     cocondenser = training_step("cocondenser", config.cocondenser, init=condenser)
-    bm25 = mining_step("bm25-negatives", where, config.bm25)
+    bm25 = mining_step("bm25-negatives", where, config.bm25, reading)
     first = training_step("first", config.first, init=cocondenser, negatives=bm25, step="best")
-    mined = mining_step("mined-negatives", where, config.mining, by=first)
+    mined = mining_step("mined-negatives", where, config.mining, reading, by=first)
     second = training_step("second", config.second, init=cocondenser, negatives=mined, step="best")
-    evaluation = evaluation_step("evaluation", where, split, (second, first, cocondenser))
+    evaluation = evaluation_step("evaluation", where, split, reading, (second, first, cocondenser))
     steps = (condenser, cocondenser, bm25, first, mined, second, evaluation)
     return {step.name: step for step in steps}
 
@@ -184,18 +194,16 @@ def identity(config: RunConfig, taught_by_a_step: bool = False) -> list[str]:
     if isinstance(data, DataConfig):
         options = prepare_config(data, config.seed, tokenizer_of(config))
         return [directory.name for directory, _ in prepared_directories(options)]
-    split = (data.bad_share, data.heldout_share, data.split_seed)
-    found = [_hash(data.collection or data.train, data.split, *split)]
+    reading = CollectionOptions(data.bad_share, data.heldout_share, data.split_seed)
+    found = [_hash(data.collection or data.train, data.split, reading)]
     if not taught_by_a_step:
-        texts = open_training(data.train, data.train_split, CollectionOptions(*split))
+        texts = open_training(data.train, data.train_split, reading)
         found += texts_hashes(texts).values()
     return found
 
 
 @functools.cache  # steps share collections, and a large one takes a minute
-def _hash(
-    collection: str, split: str, bad_share: float = 0.01, heldout: float = 0.1, seed: int = 0
-) -> str:
-    found = open_collection(collection, split, CollectionOptions(bad_share, heldout, seed))
+def _hash(collection: str, split: str, reading: CollectionOptions) -> str:
+    found = open_collection(collection, split, reading)
     judged = json.dumps({query: dict(grades) for query, grades in found.qrels.items()})
     return hash_texts(itertools.chain(Joined(found.corpus), Joined(found.queries), [judged]))

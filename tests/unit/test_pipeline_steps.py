@@ -1,13 +1,16 @@
 """A step is done once for all that its result depends on, and goes on where a kill left it."""
 
 import dataclasses
+import types
 
 import pytest
 
 from condenser_jax.errors import UserError
+from condenser_jax.pipeline import recipe
 from condenser_jax.pipeline.config import configure_pipeline
 from condenser_jax.pipeline.recipe import steps_of
-from condenser_jax.pipeline.steps import Pipeline, Step
+from condenser_jax.pipeline.steps import Pipeline, Result, Step
+from condenser_jax.retrieval.collection import CollectionOptions
 from configs.pipeline import get_config
 
 
@@ -111,6 +114,10 @@ def test_the_form_of_the_computation_changes_no_key():
             {"first": {"objective": {"name": "mlm"}}},
             "first.objective.name is 'mlm'; this run of the pipeline is a retriever.",
         ),
+        (
+            {"first": {"objective": {"name": "retriever"}, "data": {"split_seed": 1}}},
+            "first.data.split_seed is 1 and second.data.split_seed is 0, but all steps read one",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_refused(change, text):
@@ -123,6 +130,33 @@ def test_a_missing_part_is_named():
     del values["split"]
     with pytest.raises(UserError, match="split is missing from the configuration of the pipeline"):
         configure_pipeline(values)
+
+
+def test_all_steps_read_the_collection_as_the_retrievers_do(tmp_path, monkeypatch):
+    values = get_config("smoke").to_dict()
+    wanted = {"bad_share": 0.5, "heldout_share": 0.2, "split_seed": 3}
+    for name in ("first", "second"):
+        values[name]["data"].update(wanted)
+    hashed, read = [], []
+    monkeypatch.setattr(recipe, "_hash", lambda *asked: hashed.append(asked) or "")
+    monkeypatch.setattr(recipe, "mine_file", lambda *_, reading, **__: read.append(reading))
+    monkeypatch.setattr(recipe, "write_files", lambda report, prefix: None)
+    report = types.SimpleNamespace(table="", figures={})
+    monkeypatch.setattr(
+        recipe, "report_retrieval", lambda options: read.append(options.reading) or report
+    )
+    (tmp_path / "retrieval.md").touch()
+    steps = steps_of(configure_pipeline(values))
+    steps["bm25-negatives"].run(tmp_path, {})
+    done = Result(tmp_path, {"model": "x"}, 0.0)
+    steps["evaluation"].run(tmp_path, dict.fromkeys(("second", "first", "cocondenser"), done))
+    expected = CollectionOptions(**wanted)
+    assert read == [expected, expected]
+    assert [(split, reading) for _, split, reading in hashed] == [
+        ("train", expected),
+        ("train", expected),
+        ("test", expected),
+    ]
 
 
 def test_both_retrievers_search_the_pipelines_collection():

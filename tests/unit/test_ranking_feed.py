@@ -13,6 +13,7 @@ from condenser_jax.data.ranking_batches import Lists
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.passage_retrieval import draw_sample
+from condenser_jax.feeds import ranking
 from condenser_jax.feeds.corpus import check_spans
 from condenser_jax.feeds.ranking import RANKING
 from condenser_jax.feeds.same_split import warn_of_another_split
@@ -21,7 +22,7 @@ from condenser_jax.methods import configure
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.selection import limited, with_wrong_positives
-from condenser_jax.retrieval.training_texts import open_training
+from condenser_jax.retrieval.training_texts import open_training, write_tevatron
 
 TOPICS = "apple banana cherry damson elder fig grape hazel iris juniper kiwi lemon".split()
 
@@ -248,6 +249,20 @@ def test_a_task_with_labels_holds_out_none_of_the_test_modules(tmp_path, caplog,
     assert (
         "HAS READ MODULES OF `test`: it was trained with seed 0 and heldout_share 0" in caplog.text
     )
+
+
+def test_a_start_is_held_against_the_collection_that_is_searched(
+    config, folder, tmp_path, monkeypatch
+):
+    """A training file is mined from it, and says nothing of its split."""
+    texts = open_training(f"beir:{folder}")
+    write_tevatron(tmp_path / "mined.jsonl", texts)
+    asked = []
+    monkeypatch.setattr(ranking, "warn_of_another_split", lambda *given: asked.append(given[1]))
+    RANKING.open(config())
+    mined = {"train": f"tevatron:{tmp_path}/mined.jsonl", "collection": f"beir:{folder}"}
+    RANKING.open(config(data=mined))
+    assert asked == [f"beir:{folder}"] * 2
 
 
 def test_nothing_is_said_of_other_data_and_of_what_is_no_run(tmp_path, caplog, monkeypatch):
