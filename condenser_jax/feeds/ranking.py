@@ -205,7 +205,7 @@ class RankingFeed:
     def open(self, config: RunConfig) -> RankingMaterial:
         """Opens the training data and the collection that is searched, and encodes them."""
         data = config.data
-        options = CollectionOptions(data.bad_share, data.heldout_share, data.split_seed)
+        options = CollectionOptions.of(data)
         texts = open_training(data.train, data.train_split, options)
         texts = with_wrong_positives(texts, data.wrong_positives, config.seed)
         texts = limited(texts, data.train_limit, config.seed)

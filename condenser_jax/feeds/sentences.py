@@ -182,7 +182,7 @@ class SentenceFeed:
     def open(self, config: RunConfig) -> SentenceMaterial:
         """Reads the rows, and encodes them when they are asked for."""
         data = config.data
-        options = CollectionOptions(data.bad_share, data.heldout_share, data.split_seed)
+        options = CollectionOptions.of(data)
         every = self.read(data.train, data.train_split, options)
         train = every.of(some_of(len(every.texts), data.train_limit, config.seed, "rows"))
         dev = self.read(data.dev or data.train, data.split, options)

@@ -34,8 +34,7 @@ class PipelineConfig:
     @property
     def reading(self) -> CollectionOptions:
         """How all steps read the collection: as the retrievers do."""
-        data = self.second.data
-        return CollectionOptions(data.bad_share, data.heldout_share, data.split_seed)
+        return CollectionOptions.of(self.second.data)
 
 
 def configure_pipeline(values: Mapping[str, Any]) -> PipelineConfig:

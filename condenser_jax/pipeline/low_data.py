@@ -19,6 +19,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.methods import METHODS
 from condenser_jax.pipeline.recipe import RUN, what_is_learned
 from condenser_jax.pipeline.steps import Facts, Pipeline, Step
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.tables import Results
 from condenser_jax.run import train
 from condenser_jax.tasks.contract import Options
@@ -114,7 +115,13 @@ def _measure(config: RunConfig, plan: Plan, workdir: Path) -> dict[str, float]:
     if not plan.test:
         return {}
     task = TASKS[TASK_OF[config.objective.name]]
-    options = Options((str(workdir),), data=plan.test, split=plan.test_split, bm25=False)
+    options = Options(
+        (str(workdir),),
+        data=plan.test,
+        split=plan.test_split,
+        bm25=False,
+        reading=CollectionOptions.of(config.data),
+    )
     (figures,) = task.report(options).figures["systems"].values()
     return {f"test {name}": value for name, value in figures.items()}
 

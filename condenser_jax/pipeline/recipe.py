@@ -194,7 +194,7 @@ def identity(config: RunConfig, taught_by_a_step: bool = False) -> list[str]:
     if isinstance(data, DataConfig):
         options = prepare_config(data, config.seed, tokenizer_of(config))
         return [directory.name for directory, _ in prepared_directories(options)]
-    reading = CollectionOptions(data.bad_share, data.heldout_share, data.split_seed)
+    reading = CollectionOptions.of(data)
     found = [_hash(data.collection or data.train, data.split, reading)]
     if not taught_by_a_step:
         texts = open_training(data.train, data.train_split, reading)

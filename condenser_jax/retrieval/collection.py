@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.texts import Texts
@@ -27,6 +28,11 @@ class CollectionOptions:
                 f"heldout_share {self.heldout_share:g} of a collection is not within 0 and 0.4: "
                 "test and dev take as much each"
             )
+
+    @classmethod
+    def of(cls, data: Any) -> "CollectionOptions":
+        """As the section `data` of a configuration says."""
+        return cls(data.bad_share, data.heldout_share, data.split_seed)
 
 
 @dataclass(frozen=True)

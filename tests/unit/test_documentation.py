@@ -1,12 +1,15 @@
 """Documented commands name files, flags and keys that exist; Python compiles; links lead on."""
 
 import ast
+import dataclasses
 import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+
+from condenser_jax.retrieval.collection import CollectionOptions
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -45,6 +48,8 @@ def flags_of(script):
     found = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
     found |= set(re.findall(r'add_argument\(\s*"--([\w-]+)"', source))
     found |= set(re.findall(r"\s--(\w+)(?:=\*)?\) ", source))
+    if "reading_flags(" in source:
+        found |= {field.name for field in dataclasses.fields(CollectionOptions)}
     return found | ({"config"} if "config_flag(" in source else set())
 
 

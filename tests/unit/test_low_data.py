@@ -8,6 +8,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.methods import configure
 from condenser_jax.pipeline import low_data
 from condenser_jax.pipeline.low_data import Plan, run_plan
+from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.training.workdir import Workdir
 
 
@@ -69,9 +70,11 @@ def test_one_run_has_no_deviation_and_may_be_measured_on_a_test(
 
     monkeypatch.setitem(low_data.TASKS, "sts", low_data.TASKS["sts"]._replace(report=report))
     plan = Plan(limits=(5,), seeds=1, test="my/stsb")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, split_seed=3))
     found = run_plan(config, plan, tmp_path / "runs")
     assert found == {"5 rows": {"runs": 1, "spearman": 0.0, "test Spearman": 0.7}}
     assert (asked[0].data, asked[0].split) == ("my/stsb", "test")
+    assert asked[0].reading == CollectionOptions(split_seed=3)  # as what was trained on
 
 
 def test_a_plan_that_cannot_be_is_refused(config, tmp_path):
