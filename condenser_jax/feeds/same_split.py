@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 
 from condenser_jax.retrieval.collection import CollectionOptions
+from condenser_jax.retrieval.docstring_pairs import DOCSTRINGS
 from condenser_jax.training.workdir import Workdir, is_workdir, read_config_json
 
-KIND = "docstrings:"
 log = logging.getLogger("condenser_jax")
 
 
@@ -16,12 +16,12 @@ def warn_of_another_split(start: str, data: str, reading: CollectionOptions) -> 
     """Logs that the run `start` has read modules of `test` in `data`, if it has; says nothing of
     what is no work directory, and of other data.
     """
-    if not (data.startswith(KIND) and start and is_workdir(start)):
+    if not (data.startswith(DOCSTRINGS) and start and is_workdir(start)):
         return
     before = read_config_json(Workdir(Path(start)))
     section = before.get("data", {})
     source = str(section.get("source") or section.get("train"))
-    if KIND not in source:
+    if DOCSTRINGS not in source:
         return
     seed = section.get("split_seed", before.get("seed"))  # spans are held out by the run's own
     share = section.get("heldout_share", 0.0)  # a task with labels has a split of its own

@@ -15,6 +15,7 @@ from condenser_jax.data.docstrings import DocstringSource
 from condenser_jax.data.documents import BadRecords, SourceOptions
 from condenser_jax.errors import UserError
 from condenser_jax.glue.tasks import HUB, PACKAGES, TFDS, Task
+from condenser_jax.retrieval.docstring_pairs import DOCSTRINGS
 from condenser_jax.retrieval.sound import (
     Broken,
     Placed,
@@ -28,7 +29,6 @@ from condenser_jax.retrieval.sound import (
 
 log = logging.getLogger("condenser_jax")
 LABEL = "label"
-DOCSTRINGS = "docstrings:"
 DEV_SHARE = 0.2  # of the modules, for the embedded task
 CUT = 4  # of the hashes that divide modules, one that leaves both packages in both parts
 

@@ -22,6 +22,7 @@ from condenser_jax.retrieval.collection import Collection, CollectionOptions
 from condenser_jax.retrieval.stored import TableWriter, map_table, store
 from condenser_jax.retrieval.texts import SCHEMA, TEXTS, Text, Texts
 
+DOCSTRINGS = "docstrings:"  # what begins the name of such data, wherever they are named
 SPLITS = ("train", "dev", "test")
 PAIRS = SCHEMA.append(pa.field("summary", pa.string())).append(pa.field("group", pa.string()))
 VERSION = 1  # raise it when other pairs are chosen

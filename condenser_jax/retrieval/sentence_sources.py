@@ -12,7 +12,7 @@ from pathlib import Path
 
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.collection import CollectionOptions
-from condenser_jax.retrieval.docstring_pairs import DocstringPair, read_pairs
+from condenser_jax.retrieval.docstring_pairs import DOCSTRINGS, DocstringPair, read_pairs
 from condenser_jax.retrieval.sentences import (
     MAX_SCORE,
     ScoredPair,
@@ -22,7 +22,6 @@ from condenser_jax.retrieval.sentences import (
     read_triplets,
 )
 
-BUILT_IN = "docstrings:"
 WORD = re.compile(r"\w+")
 
 
@@ -31,14 +30,14 @@ def open_pairs(where: str, split: str, options: CollectionOptions) -> list[Score
 
     Raises UserError for what is missing, or broken in too many lines.
     """
-    if where.startswith(BUILT_IN):
+    if where.startswith(DOCSTRINGS):
         return list(_pairs(_of_docstrings(where, split, options)))
     return read_sts(find_sentences(where, split), options.bad_share)
 
 
 def open_triplets(where: str, split: str, options: CollectionOptions) -> list[Triplet]:
     """Opens triplets of the same places."""
-    if where.startswith(BUILT_IN):
+    if where.startswith(DOCSTRINGS):
         return list(_triplets(_of_docstrings(where, split, options)))
     return read_triplets(find_sentences(where, split), options.bad_share)
 
@@ -49,7 +48,7 @@ def is_file(where: str) -> bool:
 
 
 def _of_docstrings(where: str, split: str, options: CollectionOptions) -> list[DocstringPair]:
-    found = list(read_pairs(where.removeprefix(BUILT_IN), split, options))
+    found = list(read_pairs(where.removeprefix(DOCSTRINGS), split, options))
     if len(found) < 2:
         raise UserError(
             f"{where} has {len(found)} docstrings for {split} at heldout_share "

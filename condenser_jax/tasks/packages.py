@@ -23,12 +23,11 @@ from condenser_jax.errors import UserError
 from condenser_jax.models.bert import Backbone
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.retrieval.collection import CollectionOptions
-from condenser_jax.retrieval.docstring_pairs import read_pairs
+from condenser_jax.retrieval.docstring_pairs import DOCSTRINGS, read_pairs
 from condenser_jax.tasks.contract import Options, Report
 from condenser_jax.tasks.models import name_models, open_encoder
 from condenser_jax.tasks.systems import report_systems
 
-KIND = "docstrings:"
 PACKAGES = 12  # the most frequent ones
 TAUGHT = 2000  # paragraphs at most that teach the regression
 MIN_WORDS = 8  # shorter paragraphs say too little
@@ -46,11 +45,12 @@ class Paragraphs(NamedTuple):
 
 def report_packages(options: Options) -> Report:
     """The share of paragraphs whose package is found, for each model."""
-    if not options.data.startswith(KIND):
+    if not options.data.startswith(DOCSTRINGS):
         raise UserError(
-            f"--data={options.data} has no packages; name {KIND}, or some of them: {KIND}jax,numpy"
+            f"--data={options.data} has no packages; name {DOCSTRINGS}, or some of them: "
+            f"{DOCSTRINGS}jax,numpy"
         )
-    found = read_paragraphs(options.data.removeprefix(KIND), options.split, options.reading)
+    found = read_paragraphs(options.data.removeprefix(DOCSTRINGS), options.split, options.reading)
     asked = found.packages[found.taught :]
     models = name_models(options.models, taken=("majority", "random weights"))
     encoders = {name: _open_pooled(path, options.pooling) for name, path in models.items()}
@@ -86,8 +86,8 @@ def read_paragraphs(rest: str, split: str, reading: CollectionOptions) -> Paragr
     taught = halves[0][:: -(-len(halves[0]) // TAUGHT) or 1]
     if len(names) < 2 or not taught or not halves[1]:
         raise UserError(
-            f"{KIND}{rest} has too few held-out paragraphs for a probe; name more packages, or "
-            "leave them all."
+            f"{DOCSTRINGS}{rest} has too few held-out paragraphs for a probe; name more packages, "
+            "or leave them all."
         )
     rows = [*taught, *halves[1]]
     return Paragraphs([t for t, _ in rows], np.array([p for _, p in rows]), len(taught))

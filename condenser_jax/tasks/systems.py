@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from condenser_jax.errors import UserError
-from condenser_jax.feeds.same_split import KIND, warn_of_another_split
+from condenser_jax.feeds.same_split import warn_of_another_split
+from condenser_jax.retrieval.docstring_pairs import DOCSTRINGS
 from condenser_jax.retrieval.metrics import PerQuery, means
 from condenser_jax.retrieval.significance import Comparison, compare
 from condenser_jax.retrieval.tables import Results, as_markdown, as_text
@@ -74,7 +75,7 @@ def _where(options: Options) -> str:
 
 def _division(options: Options) -> dict[str, float]:
     """Which modules of docstrings are asked; nothing for other data."""
-    if not options.data.startswith(KIND):
+    if not options.data.startswith(DOCSTRINGS):
         return {}
     reading = options.reading
     return {"heldout_share": reading.heldout_share, "split_seed": reading.split_seed}
