@@ -15,7 +15,8 @@ BERT-base on Wikipedia + BookCorpus with the setting of the Condenser paper. Not
 
     python launch/train.py --config=configs/mlm.py:teacher
 
-A small teacher for configs/tutor_kd.py and configs/distill.py, twice as wide as their students. A
+A small teacher for configs/tutor_kd.py and configs/distill.py, twice as wide as their students; 4
+minutes. Expect 3.87 nats on masked held-out tokens (unigram 6.36), 38 % of them named right. A
 checkpoint that has no MLM head gets one, itself unchanged, by
 
     python launch/train.py --config=configs/mlm.py --config.model.init=DIRECTORY \

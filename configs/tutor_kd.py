@@ -4,13 +4,13 @@
     python launch/train.py --config=configs/tutor_kd.py
 
 The embedded default: a teacher of 2 layers x 192, and its student of 2 x 96, on the documentation
-of the installed packages. Tutor and student take turns, a step each. No network, 2 CPU cores.
+of the installed packages. Tutor and student take turns, a step each. No network, 2 CPU cores, 4
+and 3 minutes. Expect the AUC of ratios to rise from .53 to .80 (held-out text, words put in by the
+teacher), the cosine of hidden states from 0 to .74.
 
     python launch/train.py --config=configs/tutor_kd.py:joint
 
-The same with both phases on one batch in every step, as published, in half as many steps. 500 of
-them, by a teacher of 1,700 steps, took the AUC of ratios from .54 to .79 (held-out text, words put
-in by the teacher) and the cosine of hidden states from 0 to .82; the whole run: not yet measured.
+The same with both phases on one batch in every step, as published, in half as many steps.
 
     python launch/train.py --config=configs/tutor_kd.py:smoke
 
