@@ -19,6 +19,7 @@ PAIRS = (
     ("cocondenser", "condenser"),
     ("cocondenser", "mlm"),
 )
+Spread = tuple[float, float | None]  # mean, standard deviation; None of one value
 
 
 class Cell(NamedTuple):
@@ -53,7 +54,7 @@ class Figures:
     options: dict[str, Any]
     queries: int
     bm25: float
-    means: dict[str, dict[str, list[float]]]  # arm -> setting -> [mean, sd over seeds] of METRIC
+    means: dict[str, dict[str, Spread]]  # arm -> setting -> mean and sd of METRIC over seeds
     rates: dict[str, dict[str, float]]  # arm -> setting -> that was chosen
     tests: dict[str, dict[str, list[float]]]  # "a - b" -> setting -> [difference, p]
 
@@ -63,11 +64,11 @@ def figures_of(found: Mapping[Cell, PerQuery], bm25: PerQuery, options: dict[str
     groups: dict[tuple[str, tuple], list[PerQuery]] = {}
     for cell, per_query in found.items():
         groups.setdefault((cell.arm, cell.setting), []).append(per_query)
-    means: dict[str, dict[str, list[float]]] = {}
+    means: dict[str, dict[str, Spread]] = {}
     for (arm, setting), seeds in groups.items():
         values = [_mean(per_query) for per_query in seeds]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        means.setdefault(arm, {})[_words(setting)] = [statistics.mean(values), spread]
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        means.setdefault(arm, {})[_words(setting)] = statistics.mean(values), deviation
     tests: dict[str, dict[str, list[float]]] = {}
     for first, second in PAIRS:
         for arm, setting in groups:
@@ -118,8 +119,9 @@ def section_lines(found: Mapping[Cell, PerQuery], figures: Figures) -> Iterator[
     )
     yield ""
 
-    def mean(arm: str, setting: str, cell: list[float]) -> str:
-        return f"{cell[0]:.3f} ± {cell[1]:.3f} ({statistics.mean(recalls[arm, setting]):.2f})"
+    def mean(arm: str, setting: str, cell: Spread) -> str:
+        deviation = "" if cell[1] is None else f" ± {cell[1]:.3f}"
+        return f"{cell[0]:.3f}{deviation} ({statistics.mean(recalls[arm, setting]):.2f})"
 
     yield from _table(figures.means, settings, mean, titles)
     yield ""

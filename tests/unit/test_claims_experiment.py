@@ -99,7 +99,7 @@ def figures(report, found):
 
 def test_arms_are_compared_query_by_query_by_the_mean_over_seeds(figures):
     setting = "500 labels, batch 32, 0% wrong"
-    assert figures.means["mlm"][setting] == pytest.approx([0.6, 0.1])
+    assert figures.means["mlm"][setting] == pytest.approx((0.6, 0.1))
     assert figures.tests == {
         "mlm - start": {
             setting: pytest.approx([0.5, 2 / 2 ** len(QUERIES)]),
@@ -117,6 +117,7 @@ def test_the_section_says_what_its_deviations_are_of(report, found, figures):
     assert (
         "| 500 labels, batch 32, 0% wrong | 0.100 ± 0.100 (1.00) | 0.600 ± 0.100 (1.00) |" in lines
     )
+    assert "| nothing: no labels | 0.000 (0.00) | 0.500 (0.50) |" in lines  # one seed: no deviation
     assert "| 500 labels, batch 32, 0% wrong | +0.5000, 0.12 |" in lines
     rates = lines[
         lines.index("Learning rates of fine-tuning, chosen on dev queries with the first seed:") :
