@@ -125,7 +125,10 @@ def section_lines(found: Mapping[Cell, PerQuery], figures: Figures) -> Iterator[
 
     yield from _table(figures.means, settings, mean, titles)
     yield ""
-    yield "Paired tests over queries, each query's mean over seeds (difference, p):"
+    yield (
+        "Paired tests over queries, each query's mean over seeds (difference, p; not corrected for "
+        "their number):"
+    )
     yield ""
     yield from _table(figures.tests, settings, lambda *of, cell: f"{cell[0]:+.4f}, {cell[1]:.2g}")
     yield ""
