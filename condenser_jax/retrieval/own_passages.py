@@ -1,6 +1,6 @@
 """Queries that are passages themselves: a query does not find the passage of its own id.
 
-In ArguAna, Quora and CQADupStack queries are taken from the corpus, and what each of them finds
+In ArguAna and Quora queries are taken from the corpus, and what each of them finds
 first is itself. BEIR leaves that passage out of what was found, before any figure
 (`ignore_identical_ids` of its evaluation; Thakur et al. 2021), and so do we. We differ only where
 it is judged relevant: there it counts.
