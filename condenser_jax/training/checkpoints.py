@@ -21,7 +21,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from condenser_jax.errors import UserError
 from condenser_jax.training.checksums import describe_with_checksums
 from condenser_jax.training.records import to_json
-from condenser_jax.training.saved import Damaged, Saved, best, items_of
+from condenser_jax.training.saved import Damaged, Saved, best, items_of, silence_abandoned
 from condenser_jax.training.system_errors import NOT_WRITABLE, explain, system_error
 from condenser_jax.types import Tree
 
@@ -150,6 +150,7 @@ class Checkpoints(Saved):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        silence_abandoned()
         try:
             yield
         except Exception as error:

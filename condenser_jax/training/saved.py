@@ -188,7 +188,7 @@ def _check_bits(path: Path, saved: Mapping[str, Described], found: Tree) -> None
 @contextmanager
 def _reading(path: Path, item: str) -> Iterator[None]:
     """Tells damage from what the reader lacks: permission, memory, a file handle."""
-    _silence_abandoned_reads()  # before: they may fail while the first error is on its way
+    silence_abandoned()  # before: others may fail while the first error is on its way
     try:
         yield
     except Unsigned as error:
@@ -207,8 +207,10 @@ def _reading(path: Path, item: str) -> Iterator[None]:
 
 
 @functools.cache
-def _silence_abandoned_reads() -> None:
-    """Once a read has failed nobody waits for the others, and Python would print pages of that."""
+def silence_abandoned() -> None:
+    """Once a read or a write has failed nobody waits for the others: Python would print pages of
+    that. Holds for the rest of the process.
+    """
     former = sys.unraisablehook
 
     def report(dropped: Any) -> None:

@@ -153,8 +153,12 @@ LONG = (  # saves are all that it writes between two logs
 
 
 def assert_goes_on_after(words: str, directory: Path) -> None:
-    """The run said `words` last, left good checkpoints alone, and went on from the last of them."""
-    *_, said = (directory / "first.txt").read_text().splitlines()
+    """The run said `words` last, and no trace before; it left good checkpoints alone, and went on
+    from the last of them.
+    """
+    first = (directory / "first.txt").read_text()
+    assert "Traceback" not in first and "Event loop" not in first, first
+    said = first.splitlines()[-1]
     match = re.fullmatch(
         rf"error: {words} .*/checkpoints; the last good checkpoint is step (\d+); .* start again",
         said,

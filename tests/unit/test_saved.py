@@ -215,7 +215,7 @@ class Dropped:
         raise RuntimeError(self.error)
 
 with signals.graceful_stop():
-    saved._silence_abandoned_reads()
+    saved.silence_abandoned()
 Dropped("Event loop is closed")
 Dropped("something else")
 gc.collect()
