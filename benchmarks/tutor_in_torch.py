@@ -25,10 +25,14 @@ class Head(nn.Module):
 
 
 class Scores:
-    """Keeps Q K^T / sqrt(d) of every layer of a BertModel: transformers returns only softmax."""
+    """Keeps Q K^T / sqrt(d) of every layer of a BertModel: transformers returns only softmax.
+
+    While `wanted` is False nothing is computed.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.kept: list[torch.Tensor] = []
+        self.wanted = True
         for layer in model.encoder.layer:
             attention = layer.attention.self
             attention.query.register_forward_hook(self._remember("query"))
@@ -37,6 +41,8 @@ class Scores:
 
     def _remember(self, name: str):
         def hook(module, inputs, output):
+            if not self.wanted:
+                return
             parts = output.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             if name == "query":
                 self._query = parts
@@ -89,9 +95,10 @@ def make(job: Job, compiled: bool = False) -> Contender:
         theirs.kept.clear()
         ours.kept.clear()
         with torch.no_grad():
+            theirs.wanted = False
             states = teacher.bert(masked, mask).last_hidden_state[rows, places]
             on_masked = teacher.cls(states).float()
-            theirs.kept.clear()
+            theirs.wanted = True
         log_pi = functional.log_softmax(tutor(states.float()), -1)
         replaced = torch.multinomial(log_pi.detach().exp().flatten(0, 1), 1).view_as(original)
         text = masked.clone()
