@@ -136,7 +136,7 @@ def described(args: argparse.Namespace, given: Given) -> str:
         f"Teacher {teacher.num_layers} layers x {teacher.hidden_size}, students "
         f"{model.num_layers} x {model.hidden_size}, {training.steps:,} updates of each in batches "
         f"of {training.batch_size} x {config.data.max_length} tokens, learning rate "
-        f"{config.optimizer.learning_rate:g}, on {config.data.source}."
+        f"{config.optimizer.learning_rate:g} but where a row says another, on {config.data.source}."
     )
 
 

@@ -27,6 +27,7 @@ class Arm(NamedTuple):
     title: str
     method: str = TUTOR
     options: dict[str, Any] = {}  # of the section `objective`
+    rate: float = 0.0  # learning rate; 0: that of all rows
 
 
 def _ablation(title: str, **options: Any) -> Arm:
@@ -112,10 +113,11 @@ def _own_row(row: str, taken: set[str]) -> tuple[str, Arm]:
     title, _, options = row.partition("=")
     try:
         values = dict(json.loads(options))
+        rate = float(values.pop("learning_rate", 0.0))
     except (ValueError, TypeError):
         raise UserError(
-            f"--row={row} is no row; expected a title and keys of `objective` as JSON, such as "
-            "'weaker ratios={\"logit_weight\": 5}'."
+            f"--row={row} is no row; expected a title and, as JSON, keys of `objective` or a "
+            "learning_rate, such as 'weaker ratios={\"logit_weight\": 5}'."
         ) from None
     name = _slug(title)
     if name in taken or not name or "/" in name:
@@ -125,7 +127,7 @@ def _own_row(row: str, taken: set[str]) -> tuple[str, Arm]:
         )
     method = choose("method", values.pop("name", TUTOR), (TUTOR, *distill.METHODS))
     usual = {"schedule": "joint"} if method == TUTOR else {}
-    return name, Arm(OWN, title, method, usual | values)
+    return name, Arm(OWN, title, method, usual | values, rate)
 
 
 def _slug(title: str) -> str:
@@ -162,7 +164,7 @@ def student_config(
     width, heads = teacher.hidden_size // size.narrower, teacher.num_heads
     values.model.update({"num_layers": size.layers, "num_heads": heads})
     values.model.update({"hidden_size": width, "intermediate_size": 4 * width})
-    values.optimizer.learning_rate = args.learning_rate or size.rate
+    values.optimizer.learning_rate = arm.rate or args.learning_rate or size.rate
     options = {"teacher": "", "least_accuracy": args.least_accuracy, **arm.options}
     if arm.method == "minilmv2":
         options.setdefault("relation_heads", relation_heads(width, teacher.hidden_size))

@@ -101,8 +101,9 @@ def test_methods_and_rows_can_be_chosen(arms):
     ("values", "message"),
     [
         ({"methods": "kd,tinibert"}, "unknown method 'tinibert'; did you mean 'tinybert'"),
-        ({"row": ["weaker ratios"]}, "--row=weaker ratios is no row; expected a title and keys of"),
+        ({"row": ["weaker ratios"]}, "--row=weaker ratios is no row; expected a title and, as"),
         ({"row": ["a={5}"]}, "--row=a={5} is no row"),
+        ({"row": ['a={"learning_rate": "high"}']}, 'a={"learning_rate": "high"} is no row'),
         ({"row": ["a={}", "a={}"]}, "--row=a={} cannot be called 'a'; expected a title without"),
         ({"row": ["random start={}"]}, "cannot be called 'random start'; expected a title"),
         ({"row": ["joint={}"], "methods": "kd"}, "cannot be called 'joint'; expected a title"),
@@ -114,6 +115,14 @@ def test_methods_and_rows_can_be_chosen(arms):
 def test_rows_that_are_none_are_refused(arms, values, message):
     with pytest.raises(UserError, match=message.replace("{", r"\{")):
         arms.chosen_arms(args(**values))
+
+
+def test_a_row_can_have_a_learning_rate_of_its_own(arms):
+    row = 'slower={"name": "kd", "learning_rate": 1e-4}'
+    for name, rate in (("slower", 1e-4), ("kd", 5e-3)):
+        arm = arms.chosen_arms(args(methods="kd", row=[row]))[name]
+        config = arms.student_config(args(learning_rate=5e-3), arm, 0, TEACHER)
+        assert config.optimizer.learning_rate == rate and config.objective.name == "kd"
 
 
 def test_a_key_that_nobody_knows_is_refused(arms):
