@@ -2,20 +2,19 @@
 tuned with few labels, small batches and wrong labels.
 
     python benchmarks/claims.py                          # docstrings, small encoders from scratch
-    python benchmarks/claims.py --init=DIR --steps=500   # continued pre-training of a checkpoint
+    python benchmarks/claims.py --init=DIR --steps=150   # continued pre-training of a checkpoint
+    python benchmarks/claims.py --arms=start,condenser --labels=500,0 --batches=32 --wrong=0
     python benchmarks/claims.py --smoke                  # minutes: to see that it works
 
 Every arm is pre-trained for 2N steps on the same data: masked language model 2N; Condenser 2N;
 Condenser N, then coCondenser N. A random start stands beside them, and BM25. Each is fine-tuned
 with 500, 2000 and all labels; in batches of 8, 32 and 128; with 0, 20 and 40 % of the positives
-replaced at random; three seeds each. Every part is done once and found again. Writes
-a section of docs/results.md and appends the figures to docs/benchmarks/claims.jsonl; in smoke size
-both lie below --workdir.
+replaced at random; three seeds each. Every part is done once and found again. Writes a section of
+docs/results.md and appends the figures to docs/benchmarks/claims.jsonl; in smoke size both lie
+below --workdir.
 """
 
 import argparse
-import dataclasses
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from condenser_jax.environment import enable_compilation_cache, tune_process  # 
 
 tune_process()
 
-import record  # noqa: E402
+from claims_flags import ABLATIONS, flags, seeds_of, settings  # noqa: E402
 from claims_measures import (  # noqa: E402
     DEPTH,
     FIRST_RATE,
@@ -38,8 +37,8 @@ from claims_measures import (  # noqa: E402
     opened,
     search,
 )
-from claims_report import ALL, NO_LABELS, START, Cell, figures_of, section_lines  # noqa: E402
-from results_page import command_line, places, replace_section, told_options  # noqa: E402
+from claims_report import NO_LABELS, START, Cell, figures_of, section_lines  # noqa: E402
+from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.config import RunConfig  # noqa: E402
@@ -56,18 +55,11 @@ from condenser_jax.pipeline.recipe import (  # noqa: E402
 from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step  # noqa: E402
 from condenser_jax.retrieval.metrics import PerQuery  # noqa: E402
 from condenser_jax.run import train  # noqa: E402
+from condenser_jax.whole_files import remove_whole  # noqa: E402
 from configs import cocondenser, condenser, mlm, retrieval  # noqa: E402
 
-LABELS, BATCHES, WRONG = (NO_LABELS, 500, 2000, ALL), (8, 32, 128), (0.0, 0.2, 0.4)
-SCRATCH_RATE, CHECKPOINT_RATE = 2e-3, 1e-4  # of pre-training
 STANDSTILL = 1e-30  # a rate that is lost in float32
-BATCH = 32
 DEV = {"queries": 500, "passages": 2000}  # of the modules held out for choices, on a sample
-MAIN = (START, "mlm", "condenser", "cocondenser")
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "condenser, early layer 0": {"early_layer": 0},
-    "condenser, no late MLM": {"late_mlm": False},
-}
 SECTIONS = {  # of docs/results.md: with --init or without
     False: ("claims", "Condenser and coCondenser from scratch"),
     True: ("claims-from-a-checkpoint", "Condenser and coCondenser from a checkpoint"),
@@ -100,19 +92,7 @@ def arms(args: argparse.Namespace) -> dict[str, Step | None]:
     }
     for name, objective in ABLATIONS.items():
         config = configuration(args, condenser.get_config(variant), 2 * n, objective=objective)
-        found[name] = training_step(name.replace(", ", "-").replace(" ", "-"), config)
-    return found
-
-
-def settings(args: argparse.Namespace) -> list[Cell]:
-    """What is fine-tuned, of the first seed: ablations with few labels alone."""
-    labels = LABELS if not args.smoke else (NO_LABELS, 50, ALL)
-    found = []
-    for arm in (*MAIN, *ABLATIONS):
-        found += [Cell(arm, labels=n) for n in labels]
-        if arm in MAIN:
-            found += [Cell(arm, batch=size) for size in BATCHES if size != BATCH]
-            found += [Cell(arm, wrong=share) for share in WRONG if share]
+        found[name] = training_step(name, config)
     return found
 
 
@@ -146,7 +126,7 @@ def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None, words:
         _, history = train(used, directory / RUN, time.time())
         encoder = Encoder.load(str(directory / RUN), dtype=default_dtype())
         per_query = search(encoder, opened(args.collection))
-        shutil.rmtree(directory / RUN)
+        remove_whole(directory / RUN)
         return {"dev": history["last"]["heldout/mrr@10"], "per_query": per_query}
 
     settings = settings_of(config) | {"depth": DEPTH}
@@ -155,29 +135,7 @@ def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None, words:
 
 def main() -> None:
     """Runs what is not done yet, and writes the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/claims", help="where every part is kept")
-    parser.add_argument("--source", default="docstrings:", help="what is pre-trained on")
-    parser.add_argument("--collection", default="docstrings:", help="what is searched")
-    parser.add_argument("--init", default="", help="a checkpoint to go on from; default: none")
-    parser.add_argument("--steps", type=int, default=1800, help="N: each arm is trained 2N steps")
-    parser.add_argument(
-        "--learning_rate",
-        type=float,
-        default=0.0,
-        help=f"of pre-training; default: {SCRATCH_RATE:g}, from a checkpoint {CHECKPOINT_RATE:g}",
-    )
-    parser.add_argument("--examples", type=int, default=9600, help="queries seen in fine-tuning")
-    parser.add_argument("--seeds", type=int, default=3, help="of each cell")
-    parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
-    parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
-    args = parser.parse_args()
-    if args.smoke:
-        args.source = args.collection = "docstrings:jax"
-        args.steps, args.examples, args.seeds = 10, 320, 1
-    args.learning_rate = args.learning_rate or (CHECKPOINT_RATE if args.init else SCRATCH_RATE)
+    args = flags(__doc__)
     set_up_logging()
     enable_compilation_cache()
     check_collection(args.collection)
@@ -195,16 +153,12 @@ def main() -> None:
         rate = FIRST_RATE if cell.labels != NO_LABELS else 0.0
         if rate and not args.smoke:
             rate = best_rate(lambda rate, cell=cell: result(cell._replace(rate=rate)).facts["dev"])
-        for seed in range(args.seeds):
+        for seed in seeds_of(args, cell):
             chosen = cell._replace(rate=rate, seed=seed)
             found[chosen] = result(chosen).facts["per_query"]
     figures = figures_of(found, bm25(opened(args.collection)), told_options(args))
-    page, lines = places(args, "claims")
     content = section_lines(found, figures)
-    replace_section(page, *SECTIONS[bool(args.init)], command_line(sys.argv), content)
-    hours = sum(result.seconds for result in pipeline.results) / 3600
-    record.append(lines, {**dataclasses.asdict(figures), "hours": round(hours, 2)})
-    print(f"written: {page}")
+    publish(args, "claims", SECTIONS[bool(args.init)], content, figures, pipeline)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ from condenser_jax.retrieval.significance import compare
 
 METRIC, OTHER = "MRR@10", "Recall@100"
 START = "start"  # the arm without pre-training: random, or the checkpoint as it is
+TITLES = {
+    "condenser-early-layer-0": "condenser, early layer 0",
+    "condenser-no-late-MLM": "condenser, no late MLM",
+}
 NO_LABELS, ALL = -1, 0
 PAIRS = (
     ("mlm", START),
@@ -35,11 +39,10 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """As part of a directory's name."""
-        arm = self.arm.replace(", ", "-").replace(" ", "-")
         if self.labels == NO_LABELS:
-            return f"{arm}-no-labels-seed-{self.seed}"
+            return f"{self.arm}-no-labels-seed-{self.seed}"
         setting = f"labels-{self.labels or 'all'}-batch-{self.batch}-wrong-{self.wrong:g}"
-        return f"{arm}-{setting}-rate-{self.rate:g}-seed-{self.seed}"
+        return f"{self.arm}-{setting}-rate-{self.rate:g}-seed-{self.seed}"
 
     @property
     def setting(self) -> tuple[int, int, float]:
@@ -109,7 +112,8 @@ def section_lines(found: Mapping[Cell, PerQuery], figures: Figures) -> Iterator[
         key = cell.arm, _words(cell.setting)
         recalls.setdefault(key, []).append(_mean(per_query, OTHER))
     seeds = 1 + max(cell.seed for cell in found)
-    titles = {START: "the checkpoint as it is" if figures.options["init"] else "random start"}
+    start = "the checkpoint as it is" if figures.options["init"] else "random start"
+    titles = {START: start, **TITLES}
     yield (
         f"{METRIC} of {figures.queries:,} test queries, mean ± standard deviation over {seeds} "
         f"seeds of fine-tuning; in brackets {OTHER}. Every arm was pre-trained once, with the same "

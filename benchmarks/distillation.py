@@ -15,7 +15,6 @@ to docs/benchmarks/distillation.jsonl; in smoke size both lie below --workdir.
 """
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ from condenser_jax.environment import enable_compilation_cache, tune_process  # 
 
 tune_process()
 
-import record  # noqa: E402
 from distillation_arms import (  # noqa: E402
     ABLATIONS,
     JOINT,
@@ -41,7 +39,8 @@ from distillation_arms import (  # noqa: E402
 )
 from distillation_report import Figures, figures_of, section_lines  # noqa: E402
 from distillation_steps import Given, Students, check_tasks, look_at_teacher  # noqa: E402
-from results_page import command_line, places, replace_section, told_options  # noqa: E402
+from flag_types import count  # noqa: E402
+from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.errors import Preempted, UserError  # noqa: E402
@@ -93,11 +92,6 @@ class Experiment:
         """Over all seeds."""
         told = told_options(self.args)
         return figures_of(told, self.accuracies, self.rows, self.rewards, self.glue)
-
-    @property
-    def hours(self) -> float:
-        """That all parts took, whenever they were done."""
-        return sum(result.seconds for result in self.pipeline.results) / 3600
 
     def _probe(self, step: Step) -> dict[str, float]:
         return self.pipeline.result(step).facts
@@ -153,7 +147,9 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=64, help="tokens of a row")
     parser.add_argument("--methods", default="", help="rows, with commas; default: all")
     parser.add_argument("--row", action="append", default=[], help='another: TITLE={"KEY": VALUE}')
-    parser.add_argument("--seeds", type=int, default=2, help="each with its own split and teacher")
+    parser.add_argument(
+        "--seeds", type=count, default=2, help="each with its own split and teacher"
+    )
     parser.add_argument("--steps", type=int, default=0, help="updates of a student; 0: of the size")
     parser.add_argument("--teacher_steps", type=int, default=0, help="the same, of the teacher")
     parser.add_argument("--batch", type=int, default=0, help="of students; 0: of the size")
@@ -163,7 +159,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--pooling", default="cls", choices=["cls", "mean"], help="of `packages`")
     parser.add_argument("--glue", default="", help="a folder of tasks to fine-tune on")
     parser.add_argument("--glue_teacher", action="store_true", help="fine-tune the teacher too")
-    parser.add_argument("--glue_seeds", type=int, default=5, help="of each task")
+    parser.add_argument("--glue_seeds", type=count, default=5, help="of each task")
     parser.add_argument("--glue_rate", type=float, default=2e-4, help="learning rate of all tasks")
     parser.add_argument("--split", action="append", default=[], help="TASK=TRAIN:DEV, its files")
     parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
@@ -190,11 +186,9 @@ def main() -> None:
     for seed in range(args.seeds):
         experiment.run_seed(seed)
     figures = experiment.figures()
-    page, lines = places(args, "distillation")
     content = section_lines(figures, arms, described(args, given))
-    replace_section(page, *SECTIONS[bool(args.teacher)], command_line(sys.argv), content)
-    record.append(lines, {**dataclasses.asdict(figures), "hours": round(experiment.hours, 2)})
-    print(f"written: {page}")
+    section = SECTIONS[bool(args.teacher)]
+    publish(args, "distillation", section, content, figures, experiment.pipeline)
 
 
 if __name__ == "__main__":

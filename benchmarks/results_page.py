@@ -5,15 +5,19 @@ A section stands between two comments, `<!-- begin NAME -->` and `<!-- end NAME 
 command wrote it. What stands outside of them is nobody's, and stays.
 """
 
+import dataclasses
 import shlex
+import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import record
 
 from condenser_jax.errors import UserError
 from condenser_jax.finished import without_folders
+from condenser_jax.pipeline.steps import Pipeline
 from condenser_jax.whole_files import written_whole
 
 HEADING = "# Results\n"
@@ -75,9 +79,27 @@ def told_options(args: Namespace) -> dict[str, str]:
     return {name: without_folders(str(value)) for name, value in options.items()}
 
 
+def publish(
+    args: Namespace,
+    name: str,
+    section: tuple[str, str],
+    content: Iterable[str],
+    figures: Any,
+    pipeline: Pipeline,
+) -> None:
+    """Writes an experiment's section (name, title) of the page and appends a line of JSON: its
+    figures, a dataclass, and the hours that all its parts took, whenever they were done.
+    """
+    page, lines = places(args, name)
+    replace_section(page, *section, command_line(sys.argv), content)
+    hours = sum(result.seconds for result in pipeline.results) / 3600
+    record.append(lines, {**dataclasses.asdict(figures), "hours": round(hours, 2)})
+    print(f"written: {page}")
+
+
 def places(args: Namespace, name: str) -> tuple[Path, Path]:
-    """The page and the file of JSON lines that an experiment writes: in smoke size, whose figures
-    say nothing, below --workdir.
+    """The page and the file of JSON lines; in smoke size, whose figures say nothing, below
+    --workdir.
     """
     lines = record.FOLDER / f"{name}.jsonl"
     page = record.FOLDER.parent / "results.md"

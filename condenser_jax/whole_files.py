@@ -1,6 +1,7 @@
-"""Files that are whole or not there, however their writing ends."""
+"""Files and folders that are whole or not there, however their writing or removal ends."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,3 +18,11 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         os.replace(half, path)
     finally:
         half.unlink(missing_ok=True)
+
+
+def remove_whole(folder: Path) -> None:
+    """Deletes a folder; while that is half done the folder has another name beside its own."""
+    aside = folder.with_name(f"{folder.name}.removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside)

@@ -124,3 +124,45 @@ def test_the_section_says_what_its_deviations_are_of(report, found, figures):
     ]
     assert "| 500 labels, batch 32, 0% wrong | 0.001 | 0.001 |" in rates
     assert not any("no labels" in line for line in rates)
+
+
+@pytest.fixture(scope="module")
+def claims():
+    return benchmark_module("claims_flags")
+
+
+def chosen(claims, monkeypatch, *flags):
+    monkeypatch.setattr("sys.argv", ["claims.py", *flags])
+    return claims.flags("")
+
+
+def test_arms_and_settings_can_be_chosen(claims, monkeypatch):
+    few = ("--arms=start,mlm", "--labels=500", "--batches=8,32", "--wrong=0,0.4")
+    cells = claims.settings(chosen(claims, monkeypatch, *few))
+    assert len(cells) == 2 * 4 and {cell.arm for cell in cells} == {"start", "mlm"}
+    everything = claims.settings(chosen(claims, monkeypatch))
+    assert len(everything) == 4 * 8 + 2 * 4 and set(cells) <= set(everything)
+
+
+def test_without_labels_only_a_random_start_depends_on_the_seed(claims, report, monkeypatch):
+    args = chosen(claims, monkeypatch)
+    nothing = [report.Cell(arm, labels=report.NO_LABELS) for arm in ("start", "mlm")]
+    assert [len(claims.seeds_of(args, cell)) for cell in nothing] == [3, 1]
+    assert len(claims.seeds_of(args, report.Cell("mlm"))) == 3
+    continued = chosen(claims, monkeypatch, "--init=mini/model")
+    assert [len(claims.seeds_of(continued, cell)) for cell in nothing] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--seeds=0", "argument --seeds: 0 is no count; expected a whole number from 1"),
+        ("--arms=mlm,condensor", "argument --arms: unknown 'condensor'; expected some of start, "),
+        ("--labels=few", "argument --labels: few is no list of ints"),
+        ("--batches=8,0", "argument --batches: 0 is no count"),
+    ],
+)
+def test_flags_that_fit_nothing_are_refused(claims, monkeypatch, capsys, flag, message):
+    with pytest.raises(SystemExit) as refused:
+        chosen(claims, monkeypatch, flag)
+    assert refused.value.code == 2 and message in capsys.readouterr().err
