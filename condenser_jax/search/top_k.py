@@ -9,6 +9,7 @@ wide, and Q queries in all:
 
     2 blocks in the dtype of the corpus and one in float32, scores 4qP, queries 4QD, best 8Qk bytes
 
+and on the host the queries once more and, at the end, 16Qk bytes for the results.
 The scores lie in one buffer that goes from block to block: temporaries of that size the C library
 would keep for each thread of the program, two of them or four, as it happens. On a CPU a block that
 one shard holds is read where it is mapped: its pages are the kernel's.
