@@ -97,7 +97,8 @@ def model_facts(run: Finished, licence: str) -> Facts:
     history = run.record.get("history", {})
     return Facts(
         objective=run.config.objective.name,
-        initial_weights=without_folders(run.config.model.init) or "random",
+        initial_weights=_initial_weights(run),
+        teacher=_teacher(run.facts),
         licence=licence,
         data={without_folders(card["spec"]): _summary(card) for card in run.facts["data"]},
         training={
@@ -113,6 +114,22 @@ def model_facts(run: Finished, licence: str) -> Facts:
         },
         versions=run.facts["versions"],
     )
+
+
+def _initial_weights(run: Finished) -> str:
+    """What the run started from: a model, layers of its teacher, or nothing."""
+    if run.config.model.init:
+        return without_folders(run.config.model.init)
+    start = "weights: backbone: "
+    notes = [note.removeprefix(start) for note in run.facts["weights"] if note.startswith(start)]
+    return without_folders(notes[0]) if notes else "random"
+
+
+def _teacher(facts: dict[str, Any]) -> str:
+    if "teacher" not in facts:
+        return ""
+    where, config = facts["teacher"]["where"], facts["teacher"]["config"]
+    return f"{without_folders(where)} ({config['num_layers']} layers x {config['hidden_size']})"
 
 
 def without_folders(text: str) -> str:

@@ -17,17 +17,12 @@ class Facts:
 
     objective: str  # "condenser"
     initial_weights: str = "random"  # or where they came from
-    licence: str = ""  # SPDX name; it depends on corpus and initial weights: only the user knows it
+    teacher: str = ""  # of a student: who taught it
+    licence: str = ""  # SPDX name; it depends on corpus, start and teacher: only the user knows it
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # source, counts
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # steps, batch, rate
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # held-out metrics
     versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # packages
-
-
-QUERIES = (
-    "**Queries have an encoder of their own**, in `query_encoder/`, a directory of the same kind: "
-    "encode queries with it and passages with this one. `condenser_jax.Encoder` does so by itself."
-)
 
 
 def model_card(
@@ -41,25 +36,31 @@ def model_card(
 ) -> str:
     """Returns the Markdown text of the model card."""
     trained = "fine-tuned" if card.is_fine_tuned else "pre-trained"
+    taught = f" It learned from a teacher, {facts.teacher}." if facts.teacher else ""
     sections = [
         front_matter(facts, "sentence-transformers", "sentence-similarity"),
         f"# {name}",
         f"A {config.model_type} encoder ({config.num_layers} layers x {config.hidden_size}, "
         f"vocabulary {config.vocab_size}) {trained} with the objective `{facts.objective}` by "
-        f"condenser_jax. Initial weights: {facts.initial_weights}.",
+        f"condenser_jax. Initial weights: {facts.initial_weights}.{taught}",
         "## Use",
-        _use(card, config),
-        QUERIES if has_query_encoder else "",
+        _use(card, has_query_encoder),
+        f"{_pooler(config)} `{CARD_FILE}` says all this to programs.",
         _masked_lm(card) if has_mlm_head else "",
-        _onnx(card) if has_onnx else "",
+        _onnx(card, has_query_encoder) if has_onnx else "",
         table("Data", facts.data),
         table("Training", facts.training),
         table("Evaluation", facts.evaluation),
         table("Versions", facts.versions),
         "## Licence",
-        facts.licence or "Not stated. It depends on the corpus and on the initial weights.",
+        facts.licence or _unknown_licence(facts),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _unknown_licence(facts: Facts) -> str:
+    teacher = ", and on that of the teacher" if facts.teacher else ""
+    return f"Not stated. It depends on those of the corpus and of the initial weights{teacher}."
 
 
 def front_matter(facts: Facts, library: str, pipeline: str) -> str:
@@ -70,27 +71,50 @@ def front_matter(facts: Facts, library: str, pipeline: str) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _use(card: EncoderCard, config: BackboneConfig) -> str:
+def _use(card: EncoderCard, has_query_encoder: bool) -> str:
     pooling = {
         "cls": "the last hidden state of the first token (CLS)",
         "mean": "the mean of the last hidden states over the attended tokens",
     }[card.pooling]
     length = "scaled to unit length" if card.normalize else "not normalised"
-    prefixes = [
-        f"{kind} are prefixed with `{prefix}`."
-        for kind, prefix in (("Queries", card.query_prefix), ("Passages", card.passage_prefix))
-        if prefix
+    said = [
+        f"The vector of a text is {pooling}, {length}; vectors are compared by dot product.",
+        f"Queries are cut to {card.query_max_length} tokens, "
+        f"passages to {card.passage_max_length}.",
     ]
+    for kind, prefix in (("Queries", card.query_prefix), ("Passages", card.passage_prefix)):
+        said += [f"{kind} are prefixed with `{prefix}`."] if prefix else []
+    if has_query_encoder:
+        said.append("Queries have an encoder of their own in `query_encoder/`, of the same kind.")
     return "\n\n".join(
         [
-            f"The vector of a text is {pooling}, {length}; vectors are compared by dot product. "
-            f"Queries are cut to {card.query_max_length} tokens, passages to "
-            f"{card.passage_max_length}. {' '.join(prefixes)}".strip(),
-            "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
-            'vectors = SentenceTransformer("this directory").encode(["a text"])\n```',
-            f"{_pooler(config)} `{CARD_FILE}` says all this to programs.",
+            " ".join(said),
+            "```python\nfrom condenser_jax import Encoder\n\n"
+            'encoder = Encoder.load("this directory")\n'
+            'queries = encoder.encode(["a query"], "query")\n'
+            'scores = queries @ encoder.encode(["a passage"]).T\n```',
+            "The same with sentence-transformers:",
+            _sentence_transformers(card, has_query_encoder),
         ]
     )
+
+
+def _sentence_transformers(card: EncoderCard, has_query_encoder: bool) -> str:
+    """Its `encode` knows no prefixes, and a directory of it has one length, that of passages."""
+    lines = ["from sentence_transformers import SentenceTransformer", ""]
+    if not has_query_encoder and card.query_max_length == card.passage_max_length:
+        lines.append('queries = passages = SentenceTransformer("this directory")')
+    else:
+        folder = "this directory/query_encoder" if has_query_encoder else "this directory"
+        lines += [
+            'passages = SentenceTransformer("this directory")',
+            f'queries = SentenceTransformer("{folder}")',
+            f"queries.max_seq_length = {card.query_max_length}",
+        ]
+    lines.append(
+        'scores = queries.encode_query(["a query"]) @ passages.encode_document(["a passage"]).T'
+    )
+    return "\n".join(["```python", *lines, "```"])
 
 
 def _pooler(config: BackboneConfig) -> str:
@@ -113,22 +137,31 @@ def _masked_lm(card: EncoderCard) -> str:
     )
 
 
-def _onnx(card: EncoderCard) -> str:
-    prefix = f"{card.passage_prefix!r} + " if card.passage_prefix else ""
+def _onnx(card: EncoderCard, has_query_encoder: bool) -> str:
+    folder = "query_encoder" if has_query_encoder else "."
+    query, passage = card.query_prefix + "a query", card.passage_prefix + "a passage"
+    files = "`encoder.onnx` is the same encoder"
+    if has_query_encoder:
+        files = "`encoder.onnx` and `query_encoder/encoder.onnx` are the same encoders"
     return "\n".join(
         [
-            "`encoder.onnx` is the same encoder for ONNX Runtime: token ids to vectors, pooling "
-            "and normalisation included.",
+            f"{files} for ONNX Runtime: token ids to vectors, pooling and normalisation included.",
             "",
             "```python",
             "import numpy, onnxruntime, tokenizers",
             "",
-            'tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")',
-            f"tokenizer.enable_truncation({card.passage_max_length})",
-            f'ids = numpy.array([tokenizer.encode({prefix}"a text").ids])',
-            'session = onnxruntime.InferenceSession("encoder.onnx")',
-            'feeds = {"input_ids": ids, "attention_mask": numpy.ones_like(ids)}',
-            "vectors = session.run(None, feeds)[0]",
+            "",
+            "def encode(text, folder, length):",
+            '    tokenizer = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")',
+            "    tokenizer.enable_truncation(length)",
+            "    ids = numpy.array([tokenizer.encode(text).ids])",
+            '    session = onnxruntime.InferenceSession(f"{folder}/encoder.onnx")',
+            '    return session.run(None, {"input_ids": ids, "attention_mask": ids * 0 + 1})[0]',
+            "",
+            "",
+            f"query = encode({query!r}, {folder!r}, {card.query_max_length})",
+            f"passage = encode({passage!r}, '.', {card.passage_max_length})",
+            "scores = query @ passage.T",
             "```",
         ]
     )

@@ -5,6 +5,7 @@ or another pooling in a file that only the other one reads, must differ.
 """
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -42,6 +43,45 @@ def test_files_of_sentence_transformers_that_name_another_pooling_are_noticed(tm
     pooling.write_text(swapped.replace("TRUE", "false"))
     with pytest.raises(RunFailed, match="loaded by sentence-transformers its vectors differ by"):
         differences_of(encoder, encoder.source.directory)
+
+
+def scores_of(directory, library, monkeypatch):
+    """What the model card's code for a library finds of its query and its passage."""
+    blocks = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text(), re.DOTALL)
+    (code,) = (block for block in blocks if library in block)
+    monkeypatch.chdir(directory)
+    found = {}
+    exec(code.replace("this directory", str(directory)), found)
+    return np.asarray(found["scores"])
+
+
+BOTH = {"query_prefix": "one ", "passage_prefix": "two ", "query_max_length": 4}
+
+
+@pytest.mark.parametrize("queries_seed", [None, 1], ids=["one encoder", "two encoders"])
+def test_the_code_on_the_model_card_finds_the_vectors(tmp_path, monkeypatch, queries_seed):
+    directory = export_tiny(tmp_path, queries_seed=queries_seed, pooling="mean", **BOTH)
+    encoder = Encoder.load(directory)
+    queries = encoder.encode(["a query"], "query")
+    expected = queries @ encoder.encode(["a passage"]).T
+    for library in ("condenser_jax", "sentence_transformers"):
+        found = scores_of(directory, library, monkeypatch)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    plain = encoder.encode(["a query"]) @ encoder.encode(["a passage"]).T
+    assert np.abs(plain - expected).max() > 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+def test_two_encoders_have_two_graphs_and_the_model_card_runs_them(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    directory = export_tiny(tmp_path, queries_seed=1, with_onnx=True, pooling="mean", **BOTH)
+    encoder = Encoder.load(directory)
+    assert differences_of(encoder, directory)["ONNX Runtime"] < 1e-4
+    assert (directory / "query_encoder" / ONNX_FILE).is_file()
+    assert "`query_encoder/encoder.onnx`" in (directory / "README.md").read_text()
+    expected = encoder.encode(["a query"], "query") @ encoder.encode(["a passage"]).T
+    found = scores_of(directory, "onnxruntime", monkeypatch)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.slow

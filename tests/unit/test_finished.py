@@ -8,15 +8,43 @@ from condenser_jax.finished import Finished, model_facts, without_folders
 from condenser_jax.methods import configure
 
 
-def test_the_model_card_says_after_which_step_its_figures_were_found():
-    run = SimpleNamespace(
-        config=configure({"objective": {"name": "mlm"}}),
-        facts={"data": [], "versions": {}},
+def run(method="mlm", init="", **facts):
+    """What a model card reads of a finished run."""
+    found = SimpleNamespace(
+        config=configure({"objective": {"name": method}, "model": {"init": init}}),
+        facts={"data": [], "versions": {}, "weights": [], **facts},
         step=30,
         record={"history": {"last": {"heldout/late_loss": 2.0}, "evaluated": 20}},
     )
-    assert set(vars(run)) <= set(Finished._fields)
-    assert model_facts(run, "").evaluation == {"after step": 20, "heldout/late_loss": 2.0}
+    assert set(vars(found)) <= set(Finished._fields)
+    return found
+
+
+def test_the_model_card_says_after_which_step_its_figures_were_found():
+    assert model_facts(run(), "").evaluation == {"after step": 20, "heldout/late_loss": 2.0}
+
+
+LAYERS = "layers 1, 3 of the teacher"
+
+
+@pytest.mark.parametrize(
+    ("init", "notes", "expected"),
+    [
+        ("", ["weights: backbone from scratch"], "random"),
+        ("/home/me/runs/mlm", ["weights: backbone: from /home/me/runs/mlm"], "runs/mlm"),
+        ("", [f"weights: backbone: {LAYERS} /home/me/runs/big"], f"{LAYERS} runs/big"),
+        ("", ["weights: mlm_head: from the teacher a", f"weights: backbone: {LAYERS} a"], LAYERS),
+    ],
+)
+def test_the_model_card_names_where_the_weights_began(init, notes, expected):
+    assert model_facts(run(init=init, weights=notes), "").initial_weights.startswith(expected)
+
+
+def test_the_model_card_of_a_student_names_its_teacher():
+    config = {"num_layers": 12, "hidden_size": 768}
+    taught = run("kd", teacher={"where": "/home/me/runs/big", "config": config})
+    assert model_facts(taught, "").teacher == "runs/big (12 layers x 768)"
+    assert model_facts(run(), "").teacher == ""
 
 
 @pytest.mark.parametrize(

@@ -238,10 +238,20 @@ def test_what_a_check_finds_wrong_leaves_the_earlier_export(run, tokenizer, tmp_
     assert [path.name for path in output.parent.iterdir()] == ["model"]
 
 
+def test_the_model_card_of_a_student_has_its_teacher_in_text_and_licence():
+    facts = dataclasses.replace(FACTS, teacher="bert-base-uncased (12 layers x 768)")
+    text = model_card("model", CONFIG, CARD, facts, has_mlm_head=False)
+    assert "It learned from a teacher, bert-base-uncased (12 layers x 768).\n" in text
+    assert "initial weights, and on that of the teacher.\n" in text
+    assert "teacher" not in model_card("model", CONFIG, CARD, FACTS, has_mlm_head=False)
+    licensed = dataclasses.replace(facts, licence="MIT")
+    assert "Not stated" not in model_card("model", CONFIG, CARD, licensed, has_mlm_head=False)
+
+
 def test_the_model_card_shows_how_a_graph_is_run():
     card = dataclasses.replace(CARD, passage_prefix="passage: ")
     text = model_card("model", CONFIG, card, FACTS, has_mlm_head=False, has_onnx=True)
-    assert "tokenizer.encode('passage: ' + \"a text\")" in text and "encoder.onnx" in text
+    assert f"encode('passage: a passage', '.', {card.passage_max_length})" in text
     assert "encoder.onnx" not in model_card("model", CONFIG, card, FACTS, has_mlm_head=False)
 
 
