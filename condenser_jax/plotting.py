@@ -121,16 +121,22 @@ def last_step(curves: Iterable[Curve]) -> float:
     return 1.02 * max((step for steps, _ in curves for step in steps), default=1) or 1
 
 
-def draw_panel(panel: Any, title: str, lines: Sequence[Line]) -> None:
+def draw_panel(panel: Any, title: str, lines: Sequence[Line], scale: str = "linear") -> None:
     """Lines over steps, each with its last value at the right."""
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
     frame(panel, title, "step")
     for line in lines:
         marker = {"marker": "o", "markersize": 4} if len(line.curve[0]) <= FEW_POINTS else {}
         panel.plot(*line.curve, **marker | line.look)
+    panel.set_yscale(scale)
     _write_last_values(panel, lines)
-    panel.ticklabel_format(axis="y", useOffset=False)  # whole values, not what is added to one
+    if scale == "linear":
+        panel.ticklabel_format(axis="y", useOffset=False)  # whole values, not what is added to one
+    else:
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.minorticks_off()
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     if max((abs(value) for line in lines for value in line.curve[1]), default=0) >= LARGE:
@@ -155,8 +161,9 @@ def _write_last_values(panel: Any, lines: Sequence[Line]) -> None:
     labelled = [line for line in lines if line.name is not None and line.curve[1]]
     labelled = [line for line in labelled if math.isfinite(line.curve[1][-1])]
     labelled.sort(key=lambda line: line.curve[1][-1])
-    low, high = panel.get_ylim()
-    wanted = [(line.curve[1][-1] - low) / (high - low) for line in labelled]
+    panel.get_ylim()  # settles the limits, on which the transformation depends
+    to_panel = panel.transScale + panel.transLimits
+    wanted = [to_panel.transform((0, line.curve[1][-1]))[1] for line in labelled]
     for line, height in zip(labelled, _apart(wanted), strict=True):
         panel.text(
             1.015,

@@ -15,9 +15,88 @@ class Family(NamedTuple):
     title: str
     note: str
     lines: Mapping[str, str]  # name at the line: figure
-    reference: tuple[str, str] | None = None  # the same, dashed
+    reference: tuple[str, str] | None = None  # the same, dashed and grey
+    beside: Mapping[str, str] = {}  # a figure to compare a line with, in its colour but dotted
+    scale: str = "linear"  # or "log", for lines of very different sizes
 
 
+
+
+def _of_each(figure: str) -> dict[str, str]:
+    """A figure of the replacements of each kind."""
+    names = {"teacher's": "teacher", "uniform": "uniform", "tutor's": "tutor"}
+    return {name: f"heldout_{kind}/{figure}" for name, kind in names.items()}
+
+
+def _of(kind: str, **figures: str) -> dict[str, str]:
+    """{name: figure} of the replacements of one kind."""
+    return {name.replace("_", " "): f"heldout_{kind}/{one}" for name, one in figures.items()}
+
+
+_REWARDS = {"teacher": "teacher_reward", "student": "student_reward"}
+_SHARES = {"copies": "copies", "mean_ratio": "ratio", "ratios_of_1": "ratio_ones"}
+DISTILLATION = (
+    Family(
+        "Distillation loss",
+        "of the student, on held-out text",
+        {"": "heldout/loss"},
+    ),
+    Family(
+        "What the loss is made of",
+        "each loss before its weight; log scale",
+        {
+            "ratios": "heldout/logit_loss",
+            "hidden": "heldout/hidden_loss",
+            "attention": "heldout/attention_loss",
+            "KL": "heldout/kd_loss",
+            "MLM": "heldout/mlm_loss",
+            "cosine": "heldout/cosine_loss",
+            "queries": "heldout/queries_loss",
+            "keys": "heldout/keys_loss",
+            "values": "heldout/values_loss",
+        },
+        scale="log",
+    ),
+    Family("Agreement on ratios", "AUC by whose words were put in", _of_each("auc")),
+    Family(
+        "Error of the student's ratios",
+        "mean difference; dotted: of a constant 1",
+        _of_each("ratio_error"),
+        beside=_of_each("ratio_error_of_one"),
+    ),
+    Family("Cosine of hidden states", "student and teacher; the same texts", _of_each("cosine")),
+    Family(
+        "Reward of what was put in",
+        "the tutor's is to be above the teacher's",
+        _of_each("reward"),
+    ),
+    Family(
+        "Reward margin",
+        "of the tutor over the teacher's words; 0: no gain",
+        {"": "heldout/reward_margin"},
+    ),
+    Family(
+        "Parts of the reward",
+        "of the tutor's words; dotted: the teacher's",
+        _of("tutor", **_REWARDS),
+        beside=_of("teacher", **_REWARDS),
+    ),
+    Family(
+        "What is put in",
+        "by the tutor; dotted: by the teacher",
+        _of("tutor", **_SHARES),
+        beside=_of("teacher", **_SHARES),
+    ),
+    Family(
+        "The tutor's policy",
+        "nats, while training",
+        {
+            "entropy": "maximise/entropy",
+            "entropy, by KL alone": "minimise/entropy",
+            "KL to the teacher": "minimise/kl",
+        },
+    ),
+)
 FAMILIES = (
     Family(
         "Masked LM loss",
@@ -28,7 +107,12 @@ FAMILIES = (
     Family(
         "Masked LM accuracy",
         "share of masked tokens that are right",
-        {"head": "heldout/head_accuracy", "late": "heldout/late_accuracy"},
+        {
+            "head": "heldout/head_accuracy",
+            "late": "heldout/late_accuracy",
+            "student": "heldout_teacher/mlm_accuracy",
+        },
+        ("teacher", "heldout/teacher_accuracy"),
     ),
     Family(
         "Span retrieval",
@@ -59,38 +143,7 @@ FAMILIES = (
         "directions that the vectors use",
         {"": "heldout/effective_rank"},
     ),
-    Family(
-        "Distillation loss",
-        "of the student, on held-out text",
-        {"": "heldout/loss"},
-    ),
-    Family(
-        "Agreement on ratios",
-        "AUC by whose words were put in",
-        {
-            "teacher's": "heldout_teacher/auc",
-            "uniform": "heldout_uniform/auc",
-            "tutor's": "heldout_tutor/auc",
-        },
-    ),
-    Family(
-        "Cosine of hidden states",
-        "student and teacher; the same texts",
-        {
-            "teacher's": "heldout_teacher/cosine",
-            "uniform": "heldout_uniform/cosine",
-            "tutor's": "heldout_tutor/cosine",
-        },
-    ),
-    Family(
-        "Reward of what was put in",
-        "the tutor's is to be above the teacher's",
-        {
-            "teacher's": "heldout_teacher/reward",
-            "uniform": "heldout_uniform/reward",
-            "tutor's": "heldout_tutor/reward",
-        },
-    ),
+    *DISTILLATION,
     Family(
         "Passage retrieval",
         "among a sample of the collection",
@@ -132,7 +185,7 @@ def draw_health(curves: Curves, output: Path, title: str, said: str | None = Non
     for place, (family, lines) in enumerate(panels, start=1):
         panel = figure.add_subplot(rows, columns, place)
         panel.set_xlim(0, end)
-        draw_panel(panel, f"{family.title}\n", lines)
+        draw_panel(panel, f"{family.title}\n", lines, family.scale)
         panel.text(0, 1.04, family.note, fontsize=8.5, color=GREY, transform=panel.transAxes)
     _write_headline(figure, title, said)
     half = output.with_name(f"{output.name}.half")
@@ -155,6 +208,7 @@ def _others(families: Sequence[Family], curves: Curves) -> Iterator[Family]:
     """A panel for each figure of an evaluation that no family draws."""
     drawn = {figure for family in families for figure in family.lines.values()}
     drawn |= {family.reference[1] for family in families if family.reference}
+    drawn |= {figure for family in families for figure in family.beside.values()}
     for figure in curves:
         if figure.startswith("heldout/") and figure not in drawn:
             name = figure.removeprefix("heldout/").replace("_", " ")
@@ -162,18 +216,23 @@ def _others(families: Sequence[Family], curves: Curves) -> Iterator[Family]:
 
 
 def _lines(family: Family, curves: Curves) -> list[Line]:
-    """The family's figures that there are; the reference first, so that it lies below."""
-    total = len(family.lines)
-    labelled = {round(i * (total - 1) / (LABELS - 1)) for i in range(LABELS)}
-    found = [
-        Line(curves[figure], _look(place, total), name if place in labelled else None)
-        for place, (name, figure) in enumerate(family.lines.items())
-        if figure in curves
-    ]
+    """The family's figures that there are; what they are compared with first, to lie below."""
+    both = family.lines | family.beside
+    there = [name for name in both if {family.lines.get(name), family.beside.get(name)} & {*curves}]
+    labelled = {round(i * (len(there) - 1) / (LABELS - 1)) for i in range(LABELS)}
+    found, below = list[Line](), list[Line]()
+    for place, name in enumerate(there):
+        look, label = _look(place, len(there)), name if place in labelled else None
+        if (figure := family.beside.get(name)) in curves:
+            dotted = {"linestyle": ":", "marker": ""}
+            own = None if family.lines[name] in curves else label
+            below.append(Line(curves[figure], look | dotted, own))
+        if family.lines[name] in curves:
+            found.append(Line(curves[family.lines[name]], look, label))
     if found and family.reference and family.reference[1] in curves:
         dashed = {"color": "#888888", "linestyle": "--", "linewidth": 1.2, "marker": ""}
-        found.insert(0, Line(curves[family.reference[1]], dashed, family.reference[0]))
-    return found
+        below.append(Line(curves[family.reference[1]], dashed, family.reference[0]))
+    return [*below, *found]
 
 
 def _look(place: int, total: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.agreement import agreement_evaluator, auc
+from condenser_jax.health import picture
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.objectives import kd, minilm, tutor_kd
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
@@ -61,6 +62,47 @@ def test_three_sets_of_replacements_have_figures_of_their_own(tutored):
     assert figures["heldout_teacher/ratio"] == pytest.approx(
         1 - figures["heldout_teacher/ratio_error_of_one"], abs=1e-6
     )
+
+
+def drawn(figures, path, monkeypatch):
+    """{title: (names at solid lines, how many are dotted)} of the panels of such figures."""
+    panels = {}
+
+    def draw_panel(panel, title, lines, scale):
+        dotted = [line for line in lines if line.look.get("linestyle") == ":"]
+        solid = [line.name for line in lines if line not in dotted]
+        panels[title.strip()] = (solid, len(dotted))
+
+    monkeypatch.setattr(picture, "draw_panel", draw_panel)
+    curves = {name: ([0, 9], [1.0, 2.0]) for name in figures}
+    assert picture.draw_health(curves, path, "run") == len(panels)
+    return panels
+
+
+EACH = ["teacher's", "uniform", "tutor's"]
+PANELS = {
+    "Distillation loss": ([""], 0),
+    "What the loss is made of": (["ratios", "hidden", "attention"], 0),
+    "Agreement on ratios": (EACH, 0),
+    "Error of the student's ratios": (EACH, 3),
+    "Cosine of hidden states": (EACH, 0),
+    "Reward of what was put in": (EACH, 0),
+    "Reward margin": ([""], 0),
+    "Parts of the reward": (["teacher", "student"], 2),
+    "What is put in": (["copies", "mean ratio", "ratios of 1"], 3),
+    "The tutor's policy": (["entropy", "KL to the teacher"], 0),
+}
+
+
+def test_the_picture_of_a_run_shows_all_that_it_measures(tutored, tmp_path, monkeypatch):
+    training = {"maximise/entropy", "minimise/kl", "minimise/gradient_norm"}
+    figures = training | tutored[2].keys()
+    assert drawn(figures, tmp_path / "health.png", monkeypatch) == PANELS
+    without = {name for name in figures if "tutor" not in name and name not in training}
+    panels = drawn(without - {"heldout/reward_margin"}, tmp_path / "health.png", monkeypatch)
+    assert panels["Reward of what was put in"] == (EACH[:2], 0)
+    assert panels["What is put in"] == ([], 3)
+    assert len(panels) == len(PANELS) - 2
 
 
 def test_replacements_of_the_teacher_do_not_move_with_the_tutor(tutored):
