@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +31,16 @@ log = logging.getLogger("condenser_jax")
 METHOD, ALL = "classifier", "all"
 KEPT = {"data": "data", "init": "weights to start from"}
 CELL, RESULTS, SUBMISSION = "cell.json", "results.json", "submission"
-# Sections and keys of a run that are the system, or the cell, or change no figure.
+# Keys of a run that are the system, or the cell, or change no figure but by rounding.
 NOT_OF_THE_PROTOCOL = {
-    *("seed", "model", "compute", "mesh", "evaluation", "objective.name", "objective.task"),
-    *("optimizer.learning_rate", "data.source", "data.tokenizer", "data.vocab_size"),
-    "data.bad_share",
+    *("objective.name", "objective.task", "optimizer.learning_rate"),
+    *("data.source", "data.tokenizer", "data.vocab_size", "data.bad_share"),
 }
-OF_TRAINING = ("batch_size",)
+WITHOUT = ("model", "compute", "mesh", "evaluation", "training")  # sections, but for these keys:
+OF_THE_PROTOCOL = {
+    *("model.hidden_dropout", "model.attention_dropout"),
+    *("training.batch_size", "training.patience"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +100,18 @@ class Splits(NamedTuple):
     tests: dict[str, Examples]  # by the server's name of the file; {} where the source has none
 
 
-def run_suite(suite: Suite, root: Path, system: str) -> Results:
-    """Does what is not done yet, task by task, and returns everything that was found.
+def run_suite(
+    suite: Suite,
+    root: Path,
+    system: str,
+    after_task: Callable[[Results], object] = lambda results: None,
+) -> Results:
+    """Does what is not done yet, task by task, and returns everything that was found; `after_task`
+    is given what was found so far.
 
     Raises UserError, RunFailed or Preempted as a run does: the same command goes on.
     """
-    tasks, data = {}, {}
+    results = Results(system, protocol_of(suite), {}, {})
     for name in suite.grid.names:
         splits = read_task(suite, name)
         cells = {}
@@ -110,9 +119,10 @@ def run_suite(suite: Suite, root: Path, system: str) -> Results:
             for seed in range(suite.run.seed, suite.run.seed + suite.grid.seeds):
                 place = root / name / f"lr{rate:g}-seed{seed}"
                 cells[place] = finish_cell(suite, place, name, rate, seed, splits)
-        tasks[name], data[name] = list(cells.values()), splits.hashes
+        results = results.with_task(name, list(cells.values()), splits.hashes)
         _hand_in(root, cells)
-    return Results(system, protocol_of(suite), data, tasks)
+        after_task(results)
+    return results
 
 
 def read_task(suite: Suite, name: str) -> Splits:
@@ -218,11 +228,11 @@ def protocol_of(suite: Suite) -> dict[str, Any]:
     flat = {
         f"{section}.{key}": value
         for section, content in values.items()
-        if isinstance(content, dict) and section != "training"
+        if isinstance(content, dict)
         for key, value in content.items()
-        if not {section, f"{section}.{key}"} & NOT_OF_THE_PROTOCOL
+        if section not in WITHOUT or f"{section}.{key}" in OF_THE_PROTOCOL
     }
-    flat |= {f"training.{key}": values["training"][key] for key in OF_TRAINING}
+    flat = {key: value for key, value in flat.items() if key not in NOT_OF_THE_PROTOCOL}
     grid = suite.grid
     rates = list(grid.learning_rates)
     return {"epochs": grid.epochs, "seeds": grid.seeds, "learning_rates": rates, **flat}

@@ -20,6 +20,7 @@ from condenser_jax.types import Tree
 from condenser_jax.warm_start import initial_checkpoint
 
 GROUPS = ("backbone", "mlm_head")
+WITH_HEAD = "runs/teacher-with-head"
 FIRST = "python launch/train.py --config=configs/mlm.py:{}"
 
 
@@ -60,16 +61,26 @@ def find_teacher(where: str) -> Found:
     if where.startswith(("runs/", ".", "/", "~")) and not Path(where).expanduser().is_dir():
         first = FIRST.format("smoke" if where.endswith("-smoke") else "teacher")
         raise UserError(f"the teacher {where} is not there; train it first: {first}")
-    checkpoint = initial_checkpoint(where) if is_workdir(where) else load_checkpoint(where, GROUPS)
+    checkpoint = initial_checkpoint(where) if is_workdir(where) else _load(where)
     assert checkpoint is not None
     weights = {group: checkpoint.params[group] for group in GROUPS if group in checkpoint.params}
     if "mlm_head" not in weights:
         raise UserError(
             f"the teacher {where} has no MLM head, by which it teaches; train one on it first: "
             f"python launch/train.py --config=configs/mlm.py --config.model.init={where} "
-            "--config.objective.frozen_backbone=True"
+            f"--config.objective.frozen_backbone=True --workdir={WITH_HEAD}; then "
+            f"--config.objective.teacher={WITH_HEAD}"
         )
     return Found(checkpoint.config, weights, where, hash_of(weights))
+
+
+def _load(where: str) -> Checkpoint:
+    try:
+        return load_checkpoint(where, GROUPS)
+    except UserError as error:
+        if Path(where).expanduser().is_dir():
+            raise
+        raise UserError(f"{error}; or train a teacher here: {FIRST.format('teacher')}") from error
 
 
 def hash_of(weights: Tree) -> str:

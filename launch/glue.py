@@ -2,7 +2,7 @@
 --config.run.model.init=MODEL [--config.tasks=cola,rte] [--workdir=DIR]
 
 Every task, learning rate and seed is a run in a folder of the work directory; the same command goes
-on after a kill. Ends with a table, results.json, results.md and files for the test server.
+on after a kill. After each task results.json, the table and files for the test server are written.
 """
 
 import sys
@@ -27,6 +27,7 @@ BESIDE = flags.DEFINE_multi_string(
 def main() -> None:
     """Does the runs that are not done yet, and shows the table."""
     from condenser_jax.environment import enable_compilation_cache
+    from condenser_jax.glue.report import Results
     from condenser_jax.glue_suite import configure_suite, read_results, run_suite, write_results
 
     enable_compilation_cache()
@@ -34,7 +35,11 @@ def main() -> None:
     beside = [read_results(place) for place in BESIDE.value]
     root = Path(WORKDIR.value or command.default_workdir())
     name = NAME.value or Path(suite.run.model.init).name or "random start"
-    table = write_results(root, run_suite(suite, root, name), beside)
+
+    def write(results: Results) -> str:
+        return write_results(root, results, beside)
+
+    table = write(run_suite(suite, root, name, write))
     print(f"\n{table}\n\nwritten: {root}/results.json, results.txt, results.md")
 
 

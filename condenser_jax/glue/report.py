@@ -39,6 +39,11 @@ class Results(NamedTuple):
     data: Mapping[str, Mapping[str, str]]  # of each task the hashes of its splits
     tasks: Mapping[str, Sequence[Cell]]
 
+    def with_task(self, task: str, cells: Sequence[Cell], hashes: Mapping[str, str]) -> "Results":
+        """These, and the runs of one more task."""
+        data, tasks = {**self.data, task: hashes}, {**self.tasks, task: cells}
+        return self._replace(data=data, tasks=tasks)
+
     def to_json(self) -> dict[str, Any]:
         """Every figure of every run, and what the table says of them."""
         return {

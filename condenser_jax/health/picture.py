@@ -20,8 +20,6 @@ class Family(NamedTuple):
     scale: str = "linear"  # or "log", for lines of very different sizes
 
 
-
-
 def _of_each(figure: str) -> dict[str, str]:
     """A figure of the replacements of each kind."""
     names = {"teacher's": "teacher", "uniform": "uniform", "tutor's": "tutor"}

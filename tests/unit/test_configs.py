@@ -15,6 +15,7 @@ import pytest
 from condenser_jax.config import SECTIONS
 from condenser_jax.errors import UserError
 from condenser_jax.methods import METHODS, configure
+from configs import distill
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
@@ -83,6 +84,17 @@ def test_mlm_and_condenser_differ_in_their_objective_alone():
     mlm, condenser = load("mlm"), load("condenser")
     del mlm["objective"], condenser["objective"]
     assert mlm == condenser
+
+
+def test_published_baselines_differ_from_tutor_kd_in_their_objective_alone():
+    tutored = load("tutor_kd", "paper")
+    teacher = tutored.pop("objective")["teacher"]
+    for name in distill.METHODS:
+        baseline = load("distill", f"{name}-paper")
+        options = baseline.pop("objective")
+        assert (options["name"], options["teacher"]) == (name, teacher)
+        assert baseline == tutored
+    assert load("distill", "distilbert-paper")["objective"]["student_layers"][-1] == 12
 
 
 def test_a_work_directory_s_config_is_read_back_unchanged():

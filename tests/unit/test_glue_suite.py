@@ -5,7 +5,7 @@ import json
 import pytest
 
 from condenser_jax import glue_suite
-from condenser_jax.errors import UserError
+from condenser_jax.errors import Preempted, UserError
 from condenser_jax.glue.report import Results
 from condenser_jax.glue_suite import (
     configure_suite,
@@ -91,6 +91,22 @@ def test_more_seeds_are_added_to_those_that_are_done(suite, trained, tmp_path):
     assert trained[4:] == ["rte/lr0.001-seed2", "rte/lr0.01-seed2"]
 
 
+def test_a_kill_after_a_task_leaves_the_table_of_what_is_done(suite, trained, tmp_path):
+    root = tmp_path / "runs"
+
+    def write_and_die(results):
+        write_results(root, results, [])
+        raise Preempted(1)
+
+    with pytest.raises(Preempted):
+        run_suite(suite(), root, "mine", write_and_die)
+    assert list(read_results(root).tasks) == ["rte"] and len(trained) == 4
+    assert "| rte | accuracy |" in (root / "results.md").read_text()
+    seen = []
+    whole = run_suite(suite(), root, "mine", lambda results: seen.append(list(results.tasks)))
+    assert seen == [["rte"], ["rte", "wnli"]] and whole.data.keys() == whole.tasks.keys()
+
+
 def test_checkpoints_stay_where_they_are_wanted(suite, trained, tmp_path):
     run_suite(suite(tasks="rte", keep=True), tmp_path / "runs", "mine")
     assert len(list((tmp_path / "runs").rglob("checkpoints"))) == 4
@@ -127,8 +143,16 @@ def test_the_protocol_is_all_but_the_system(suite):
     protocol = protocol_of(suite())
     same = protocol_of(suite(run={"model": {"init": "other", "hidden_size": 64}}, tasks="rte"))
     assert same == protocol
-    for run in ({"optimizer": {"warmup": 0.2}}, {"training": {"batch_size": 64}}):
-        assert protocol_of(suite(run=run)) != protocol
+    for section, key, value in (
+        ("optimizer", "warmup", 0.2),
+        ("training", "batch_size", 64),
+        ("training", "patience", 1),
+        ("model", "hidden_dropout", 0.5),
+        ("model", "attention_dropout", 0.5),
+        ("objective", "head_dropout", 0.5),
+    ):
+        other = protocol_of(suite(run={section: {key: value}}))
+        assert {k for k in other if other[k] != protocol[k]} == {f"{section}.{key}"}
     assert protocol_of(suite(run={"data": {"train_limit": 8}})) != protocol
     assert protocol_of(suite(epochs=3)) != protocol
 
