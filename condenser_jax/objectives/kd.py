@@ -5,8 +5,8 @@
          + mlm_weight * CE(p_S, x)                             the same
          + cosine_weight * (1 - cosine of the last states)     at every attended position
 
-DistilBERT is the three at 5 : 2 : 1 with T = 2, and starts from every other layer of its teacher;
-KD is the first alone. The public code of DistilBERT compares distributions at every position; here
+DistilBERT is the three at 5 : 2 : 1 with T = 2, as published from layers of its teacher
+(objective.student_layers); KD is the first alone. The public code of DistilBERT compares distributions at every position; here
 all methods have the vocabulary product at the masked tokens. Where student and teacher differ in
 width, a fit stands between their states.
 """

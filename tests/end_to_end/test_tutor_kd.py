@@ -1,11 +1,13 @@
 """Distillation by its commands: a teacher, its student by Tutor-KD, the student exported, and gone
-on with; one baseline. Everything in smoke size.
+on with up to a search; one baseline. Everything in smoke size.
 """
 
 import json
 
 import pytest
 
+from condenser_jax.retrieval.trec import read_run
+from condenser_jax.vectors import open_vectors
 from tests.end_to_end.launching import launch, smoke
 
 pytestmark = pytest.mark.slow
@@ -67,12 +69,31 @@ def test_the_student_is_exported_as_an_electra_with_its_ratio_head_beside(export
     assert (exported / "ratio_head.safetensors").is_file()
 
 
-def test_a_condenser_goes_on_from_the_student(exported, cache, tmp_path):
+def test_a_student_goes_on_to_condenser_to_retriever_to_search(exported, cache, tmp_path):
+    condenser, retriever = tmp_path / "condenser", tmp_path / "retriever"
     flags = [f"--config.model.init={exported}", "--config.training.steps=4"]
-    done = launch("train", *smoke(tmp_path / "condenser", *flags), cache=cache)
+    done = launch("train", *smoke(condenser, *flags), cache=cache)
     assert done.returncode == 0, done.stderr
     assert f"backbone: from {exported}" in done.stderr
     assert "weights: mlm_head random" in done.stderr
+
+    flags = [f"--config.model.init={condenser}", "--config.training.steps=4"]
+    done = launch("train", *smoke(retriever, *flags, method="retrieval"), cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert f"backbone: from {condenser} after step 4" in done.stderr
+    backbone = json.loads((retriever / "facts.json").read_text())["backbone"]
+    assert (backbone["model_type"], backbone["embedding_size"]) == ("electra", 8)
+
+    model, texts = f"--model={retriever}", "docstrings:jax"
+    vectors, found = tmp_path / "vectors", tmp_path / "run.trec"
+    done = launch("encode", model, f"--corpus={texts}", f"--output={vectors}", cache=cache)
+    assert done.returncode == 0, done.stderr
+    flags = [f"--vectors={vectors}", f"--queries={texts}", "--k=5", f"--output={found}"]
+    done = launch("search", model, *flags, cache=cache)
+    assert done.returncode == 0, done.stderr
+    run = read_run(found)
+    assert len(run) > 10 and {len(passages) for passages in run.values()} == {5}
+    assert open_vectors(vectors).card.width == backbone["hidden_size"] == 16
 
 
 def test_a_baseline_trains_by_its_configuration(teacher, cache, tmp_path):
