@@ -5,10 +5,10 @@
          + mlm_weight * CE(p_S, x)                             the same
          + cosine_weight * (1 - cosine of the last states)     at every attended position
 
-DistilBERT is the three at 5 : 2 : 1 with T = 2, as published from layers of its teacher
-(objective.student_layers); KD is the first alone. The public code of DistilBERT compares distributions at every position; here
-all methods have the vocabulary product at the masked tokens. Where student and teacher differ in
-width, a fit stands between their states.
+DistilBERT is the three at 5 : 2 : 1 with T = 2, and was published with a student that starts from
+every other layer of its teacher (`student_layers`); KD is the first alone. The public code of
+DistilBERT compares distributions at every position; here all methods have the vocabulary product at
+the masked tokens. Where student and teacher differ in width, a fit stands between their states.
 """
 
 import dataclasses
