@@ -16,7 +16,7 @@ class Family(NamedTuple):
     note: str
     lines: Mapping[str, str]  # name at the line: figure
     reference: tuple[str, str] | None = None  # the same, dashed and grey
-    beside: Mapping[str, str] = {}  # a figure to compare a line with, in its colour but dotted
+    beside: Mapping[str, str] = {}  # what a line is compared with, dotted in its colour
     scale: str = "linear"  # or "log", for lines of very different sizes
 
 
@@ -215,18 +215,18 @@ def _others(families: Sequence[Family], curves: Curves) -> Iterator[Family]:
 
 def _lines(family: Family, curves: Curves) -> list[Line]:
     """The family's figures that there are; what they are compared with first, to lie below."""
-    both = family.lines | family.beside
-    there = [name for name in both if {family.lines.get(name), family.beside.get(name)} & {*curves}]
+    beside = {name: figure for name, figure in family.beside.items() if figure in curves}
+    there = [name for name, figure in family.lines.items() if figure in curves or name in beside]
     labelled = {round(i * (len(there) - 1) / (LABELS - 1)) for i in range(LABELS)}
     found, below = list[Line](), list[Line]()
     for place, name in enumerate(there):
         look, label = _look(place, len(there)), name if place in labelled else None
-        if (figure := family.beside.get(name)) in curves:
-            dotted = {"linestyle": ":", "marker": ""}
-            own = None if family.lines[name] in curves else label
-            below.append(Line(curves[figure], look | dotted, own))
-        if family.lines[name] in curves:
-            found.append(Line(curves[family.lines[name]], look, label))
+        figure = family.lines[name]
+        if name in beside:
+            dotted = look | {"linestyle": ":", "marker": ""}
+            below.append(Line(curves[beside[name]], dotted, None if figure in curves else label))
+        if figure in curves:
+            found.append(Line(curves[figure], look, label))
     if found and family.reference and family.reference[1] in curves:
         dashed = {"color": "#888888", "linestyle": "--", "linewidth": 1.2, "marker": ""}
         below.append(Line(curves[family.reference[1]], dashed, family.reference[0]))
