@@ -3,6 +3,9 @@ once, logits at the masked tokens only. What a careful user would write; nobody 
 that runs.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import transformers
 from torch import nn
@@ -52,46 +55,55 @@ class Scores:
         return hook
 
 
-def make(job: Job, compiled: bool = False) -> Contender:
-    """The round as a function of nothing, eager or compiled."""
-    torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def drawn(log_pi: torch.Tensor) -> torch.Tensor:
+    """Samples [B, M] of a policy [B, M, V]."""
+    return torch.multinomial(log_pi.exp().flatten(0, 1), 1).view(log_pi.shape[:-1])
 
-    def bert(layers: int, width: int, dropout: float) -> transformers.BertConfig:
-        return transformers.BertConfig(
-            vocab_size=job.vocabulary,
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=job.heads,
-            intermediate_size=4 * width,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
+
+class Round(nn.Module):
+    """Teacher, student and tutor, and both losses of a round on one batch of full rows.
+
+    `draw` gives what is put in. tests/parity/test_torch_tutor.py holds the losses and all gradients
+    against ours.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        dropout: float = 0.1,
+        draw: Callable[[torch.Tensor], torch.Tensor] = drawn,
+    ) -> None:
+        super().__init__()
+
+        def bert(layers: int, width: int, dropout: float) -> transformers.BertConfig:
+            return transformers.BertConfig(
+                vocab_size=job.vocabulary,
+                hidden_size=width,
+                num_hidden_layers=layers,
+                num_attention_heads=job.heads,
+                intermediate_size=4 * width,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=dropout,
+            )
+
+        self.job, self.draw, self.stride = job, draw, job.teacher_layers // job.student_layers
+        of_teacher = bert(job.teacher_layers, job.teacher_width, 0.0)
+        self.teacher = transformers.BertForMaskedLM(of_teacher).to(DTYPES[job.dtype])
+        self.teacher.eval().requires_grad_(False)
+        of_student = bert(job.student_layers, job.student_width, dropout)
+        self.student = transformers.BertModel(of_student, add_pooling_layer=False).train()
+        self.ratio_head = Head(job.student_width, 1)
+        self.fit = nn.Linear(job.student_width, job.teacher_width)
+        self.tutor = Head(job.teacher_width, job.vocabulary)
+        self.theirs, self.ours = Scores(self.teacher.bert), Scores(self.student)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The losses of minimise and maximise."""
+        teacher, theirs, ours = self.teacher, self.theirs, self.ours
+        mask, places, original = (
+            batch[name] for name in ("attention_mask", "masked_positions", "masked_ids")
         )
-
-    of_teacher = bert(job.teacher_layers, job.teacher_width, 0.0)
-    teacher = transformers.BertForMaskedLM(of_teacher).to(device, DTYPES[job.dtype]).eval()
-    teacher.requires_grad_(False)
-    of_student = bert(job.student_layers, job.student_width, 0.1)
-    student = transformers.BertModel(of_student, add_pooling_layer=False).to(device).train()
-    ratio_head = Head(job.student_width, 1).to(device)
-    fit = nn.Linear(job.student_width, job.teacher_width).to(device)
-    tutor = Head(job.teacher_width, job.vocabulary).to(device)
-    players = nn.ModuleList([student, ratio_head, fit, tutor])
-    optimizer = torch.optim.AdamW(
-        players.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
-    )
-    theirs, ours = Scores(teacher.bert), Scores(student)
-    batch = {k: torch.tensor(v, device=device) for k, v in make_batch(job).items()}
-    mask, places, original = (
-        batch[name].long() for name in ("attention_mask", "masked_positions", "masked_ids")
-    )
-    masked, rows = batch["input_ids"].long(), torch.arange(job.batch, device=device)[:, None]
-    stride = job.teacher_layers // job.student_layers
-
-    def at(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        return values.gather(-1, ids[..., None])[..., 0]
-
-    def round_of_losses() -> tuple[torch.Tensor, torch.Tensor]:
+        masked, rows = batch["input_ids"], batch["rows"]
         theirs.kept.clear()
         ours.kept.clear()
         with torch.no_grad():
@@ -99,24 +111,24 @@ def make(job: Job, compiled: bool = False) -> Contender:
             states = teacher.bert(masked, mask).last_hidden_state[rows, places]
             on_masked = teacher.cls(states).float()
             theirs.wanted = True
-        log_pi = functional.log_softmax(tutor(states.float()), -1)
-        replaced = torch.multinomial(log_pi.detach().exp().flatten(0, 1), 1).view_as(original)
+        log_pi = functional.log_softmax(self.tutor(states.float()), -1)
+        replaced = self.draw(log_pi.detach())
         text = masked.clone()
         text[rows, places] = replaced
         with torch.no_grad():
             read = teacher.bert(text, mask, output_hidden_states=True)
             on_text = teacher.cls(read.last_hidden_state[rows, places]).float()
             ratio = (at(on_masked, replaced) - at(on_masked, original)).clamp(max=0).exp()
-        with torch.autocast(device.type, torch.bfloat16, enabled=job.dtype == "bfloat16"):
-            seen = student(text, mask, output_hidden_states=True)
-            logits = ratio_head(seen.last_hidden_state)[..., 0].float()
-            fitted = [fit(h) for h in seen.hidden_states]
+        with torch.autocast(text.device.type, torch.bfloat16, enabled=self.job.dtype == "bfloat16"):
+            seen = self.student(text, mask, output_hidden_states=True)
+            logits = self.ratio_head(seen.last_hidden_state)[..., 0].float()
+            fitted = [self.fit(h) for h in seen.hidden_states]
         target = torch.ones_like(logits)
         target[rows, places] = ratio
         logit = functional.binary_cross_entropy_with_logits(logits, target)
-        pairs = zip(fitted, read.hidden_states[::stride], strict=True)
+        pairs = zip(fitted, read.hidden_states[:: self.stride], strict=True)
         hidden = sum(functional.mse_loss(a.float(), b.float()) for a, b in pairs)
-        pairs = zip(ours.kept, theirs.kept[stride - 1 :: stride], strict=True)
+        pairs = zip(ours.kept, theirs.kept[self.stride - 1 :: self.stride], strict=True)
         attention = sum(functional.mse_loss(a.float(), b.float()) for a, b in pairs)
         log_p = functional.log_softmax(on_masked, -1)
         kl = (log_p.exp() * (log_p - log_pi)).sum(-1).mean()
@@ -127,11 +139,31 @@ def make(job: Job, compiled: bool = False) -> Contender:
         maximise = -(at(log_pi, replaced) * reward).mean()
         return 25 * logit + 0.5 * hidden + 0.5 * attention + kl, maximise
 
-    function = torch.compile(round_of_losses) if compiled else round_of_losses
+
+def at(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """values [..., V] at ids [...]."""
+    return values.gather(-1, ids[..., None])[..., 0]
+
+
+def placed(batch: dict[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
+    """A batch as `Round` reads it."""
+    rows = torch.arange(len(batch["input_ids"]), device=device)[:, None]
+    return {k: torch.tensor(v, device=device).long() for k, v in batch.items()} | {"rows": rows}
+
+
+def make(job: Job, compiled: bool = False) -> Contender:
+    """The round as a function of nothing, eager or compiled."""
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    losses = Round(job).to(device)
+    trained = [parameter for parameter in losses.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    batch = placed(make_batch(job), device)
+    function = torch.compile(losses) if compiled else losses
 
     def run(steps: int) -> float:
         for _ in range(steps):
-            minimise, maximise = function()
+            minimise, maximise = function(batch)
             optimizer.zero_grad()
             (minimise + maximise).backward()
             optimizer.step()

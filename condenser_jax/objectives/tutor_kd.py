@@ -224,7 +224,8 @@ class TutorKd:
     ) -> dict[str, Any]:
         """How student and teacher, without dropout, judge given replacements [B, M]: {"means":
         losses, rewards, cosine} and, if the student knows them, {"ratios": teacher's, student's}.
-        The losses are shares in those of all that `counts` counts.
+        The losses are shares in those of all that `counts` counts; of a student that reads masked
+        text they are those on masked text.
         """
         replaced, weights = batch["replaced_ids"], batch["masked_weights"]
         _, teacher = self.pair.masked_logits(frozen, batch)
@@ -232,6 +233,9 @@ class TutorKd:
         judged = self.judge(params, frozen, batch, played.ids, None)
         minimise, student_reward = self.minimise(params, batch, counts, played, judged)
         maximise = self.maximise(batch, counts, played, judged, student_reward)
+        if not self.options.samples:
+            masked = self.judge(params, frozen, batch, batch["input_ids"], None)
+            minimise, _ = self.minimise(params, batch, counts, played, masked)
         theirs = judged.teacher_kept[HIDDEN][-1]
         close = self.pair.cosine_of(params, judged.student, theirs, text_mask(batch))
         found: dict[str, Any] = {"means": minimise.metrics | maximise.metrics | close}

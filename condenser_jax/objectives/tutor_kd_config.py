@@ -69,9 +69,12 @@ class TutorKdConfig(DistillationConfig):
     @property
     def weight_of_logit(self) -> float:
         """The weight of L_logit."""
-        if self.logit_weight is None:
-            return 25.0 if self.has_ratio else 1.0
-        return self.logit_weight
+        return self.usual_logit_weight if self.logit_weight is None else self.logit_weight
+
+    @property
+    def usual_logit_weight(self) -> float:
+        """25 for ratios, as published; 1 for distributions, our choice."""
+        return 25.0 if self.has_ratio else 1.0
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -106,8 +109,8 @@ class TutorKdConfig(DistillationConfig):
                 raise UserError(f"objective.{name}_weight is {weight}; expected 0 (off) or more.")
         if not self.weight_of_logit:
             raise UserError(
-                "objective.logit_weight is 0: nothing would tell the student of what the tutor put "
-                "in; expected above 0 (25 as published)."
+                "objective.logit_weight is 0: nothing would teach the student's head; expected "
+                f"above 0 (usually {self.usual_logit_weight:g})."
             )
 
     def _check_schedule(self) -> None:
@@ -115,6 +118,12 @@ class TutorKdConfig(DistillationConfig):
             steps = getattr(self, name)
             if steps < 1:
                 raise UserError(f"objective.{name} is {steps}; expected at least 1.")
+            if steps > 1 and not self.maximises:
+                raise UserError(
+                    f"objective.{name} is {steps}, but the student's is the only phase where no "
+                    "policy gradient trains a tutor (objective.sampling='tutor' and "
+                    "objective.policy_weight above 0); leave it at 1."
+                )
             if steps > 1 and self.schedule == "joint":
                 raise UserError(
                     f"objective.{name} is {steps}, but objective.schedule='joint' runs both phases "
@@ -128,6 +137,8 @@ class TutorKdConfig(DistillationConfig):
                 ("student_reward", True),
                 ("reward_baseline", "none"),
                 ("tutor_init", "random"),
+                ("policy_weight", 1.0),
+                ("kl_weight", 1.0),
             ):
                 if getattr(self, name) != usual:
                     raise UserError(

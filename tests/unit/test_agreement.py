@@ -11,8 +11,15 @@ from condenser_jax.models.config import ComputeConfig
 from condenser_jax.objectives import kd, minilm, tutor_kd
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.sharding import make_mesh
-from tests.distillation import ROWS, STUDENT, TEACHER, frozen_teacher, small_batch
-from tests.helpers import random_params
+from tests.distillation import (
+    ROWS,
+    STUDENT,
+    TEACHER,
+    dropout_of,
+    frozen_teacher,
+    small_batch,
+)
+from tests.helpers import compile_quickly, random_params
 
 
 def test_the_auc_is_the_share_of_pairs_in_the_right_order():
@@ -139,6 +146,32 @@ def test_a_student_without_fit_of_another_width_has_no_cosine():
     objective = kd.build(STUDENT, ComputeConfig(), kd.KdConfig(), TEACHER)
     figures = evaluation(objective)(random_params(objective), frozen_teacher())
     assert "heldout/loss" in figures and "heldout_teacher/cosine" not in figures
+
+
+@pytest.mark.parametrize("sampling", ["none", "teacher"])
+def test_the_loss_of_a_student_is_read_on_masked_text_where_that_is_what_it_reads(sampling):
+    options = TutorKdConfig(sampling=sampling)
+    objective = tutor_kd.build(STUDENT, ComputeConfig(), options, TEACHER)
+    frozen, batch, dropout = frozen_teacher(), small_batch(), dropout_of()
+    counts = objective.counts(batch)
+
+    def figures(params, replaced):
+        batch_of = {**batch, "replaced_ids": replaced}
+        found = objective.predict["agreement"](params, frozen, batch_of, counts)["means"]
+        return {name: mean.total for name, mean in found.items()}
+
+    def all_of(params):
+        originals = batch["masked_ids"]
+        trained = objective.losses(params, frozen, batch, counts, dropout)["minimise"].metrics
+        return figures(params, originals), figures(params, originals[::-1]), trained["loss"].total
+
+    params = random_params(objective)
+    a, b, trained = jax.device_get(compile_quickly(all_of, params)(params))
+    moved = {name for name in a if abs(a[name] - b[name]) > 1e-4}
+    assert {"reward", "copies", "cosine"} <= moved
+    reads_masked = sampling == "none"
+    assert ({"loss", "logit_loss", "hidden_loss"} & moved == set()) == reads_masked
+    assert (a["loss"] == pytest.approx(trained, rel=1e-5)) == reads_masked  # STUDENT drops nothing
 
 
 def cut(size, attended=1):

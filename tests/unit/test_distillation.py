@@ -119,7 +119,7 @@ def definition(name, params, frozen, batch):
 
 @functools.cache
 def found(name):
-    """(value, gradient) of ours and of the definition, and of the definition for other texts."""
+    """The objective; (value, gradient) of ours and of the definition; our value with dropout."""
     options, build = METHODS[name]
     with jax.enable_x64(True):
         objective = build(STUDENT, WIDE, options, TEACHER)
@@ -134,18 +134,29 @@ def found(name):
         def theirs(params, frozen):
             return definition(name, params, frozen, batch)
 
-        gradients = [jax.value_and_grad(loss) for loss in (ours, theirs)]
+        def dropped(params, frozen):
+            student = dataclasses.replace(STUDENT, hidden_dropout=0.5)
+            losses, counts = build(student, WIDE, options, TEACHER).losses, objective.counts(batch)
+            return losses(params, frozen, batch, counts, dropout_of(2))["train"].value
+
+        gradients = [*(jax.value_and_grad(loss) for loss in (ours, theirs)), dropped]
         run = compile_quickly(lambda *args: [g(*args) for g in gradients], params, frozen)
         return objective, jax.device_get(run(params, frozen))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_baseline_and_its_gradient_are_those_of_the_definition(name):
-    objective, ((value, gradient), (expected, wanted)) = found(name)
+    objective, ((value, gradient), (expected, wanted), _) = found(name)
     assert abs(value - expected) <= 1e-9 * abs(expected)
     assert_close(gradient, wanted, 1e-9)
     for group in objective.groups_of(("train",)):
         assert max(float(np.abs(x).max()) for x in jax.tree.leaves(gradient[group])) > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_student_of_a_baseline_drops_out(name):
+    (value, _), _, dropped = found(name)[1]
+    assert abs(dropped - value) > 1e-3 * abs(value)
 
 
 @pytest.mark.parametrize("other", ["kd", "distilbert"])
@@ -228,7 +239,12 @@ def test_a_student_that_its_teacher_cannot_teach_is_refused(build, options, chan
         (TutorKdConfig, {"reward_baseline": "mean"}, "unknown objective.reward_baseline 'mean'"),
         (TutorKdConfig, {"tutor_init": "rand"}, "unknown objective.tutor_init 'rand'; did you"),
         (TutorKdConfig, {"kl_weight": -1.0}, r"objective.kl_weight is -1.0; expected 0 \(off\)"),
-        (TutorKdConfig, {"logit_weight": 0.0}, "objective.logit_weight is 0: nothing would tell"),
+        (TutorKdConfig, {"logit_weight": 0.0}, r"weight is 0: nothing would .*\(usually 25\)\."),
+        (
+            TutorKdConfig,
+            {"logit_weight": 0.0, "modified_logit": False},
+            r"logit_weight is 0: nothing would teach the student's head; .*\(usually 1\)\.",
+        ),
         (TutorKdConfig, {"maximise_steps": 0}, "objective.maximise_steps is 0; expected at least"),
         (
             TutorKdConfig,
@@ -249,6 +265,26 @@ def test_a_student_that_its_teacher_cannot_teach_is_refused(build, options, chan
             TutorKdConfig,
             {"sampling": "uniform", "tutor_init": "teacher"},
             "tutor_init is 'teacher', but there is no tutor with objective.sampling='uniform'; l",
+        ),
+        (
+            TutorKdConfig,
+            {"sampling": "uniform", "kl_weight": 7.0},
+            "kl_weight is 7.0, but there is no tutor with .*'uniform'; leave it at 1.0",
+        ),
+        (
+            TutorKdConfig,
+            {"sampling": "none", "policy_weight": 0.0},
+            "policy_weight is 0.0, but there is no tutor with .*'none'; leave it at 1.0",
+        ),
+        (
+            TutorKdConfig,
+            {"sampling": "teacher", "maximise_steps": 4},
+            "maximise_steps is 4, but the student's is the only phase where .*; leave it at 1",
+        ),
+        (
+            TutorKdConfig,
+            {"policy_weight": 0.0, "minimise_steps": 2},
+            "minimise_steps is 2, but the student's is the only phase where .*; leave it at 1",
         ),
         (TutorKdConfig, {"least_accuracy": 2.0}, "objective.least_accuracy is 2.0; expected a sh"),
         (kd.KdConfig, {"temperature": 0.0}, "objective.temperature is 0.0; expected above 0"),

@@ -3,11 +3,12 @@
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from condenser_jax import Encoder
+from condenser_jax import Encoder, exporting
 from condenser_jax.errors import RunFailed, UserError
 from condenser_jax.exporting import differences_of, export_run, sample_texts
 from condenser_jax.hf.card import CARD_FILE
@@ -68,6 +69,15 @@ def test_a_graph_without_its_packages_is_refused_before_anything_is_read(monkeyp
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"ONNX needs onnx\w*, which is .*condenser_jax\[onnx"):
         export_run("runs/none", tmp_path / "out", "last", with_onnx=True)
+
+
+def test_a_classifier_is_exported_without_a_graph(monkeypatch, tmp_path):
+    run = SimpleNamespace(params={"classifier": {}}, workdir=SimpleNamespace(root="runs/glue"))
+    monkeypatch.setattr(exporting, "check_packages", lambda: None)
+    monkeypatch.setattr(exporting, "read_run", lambda path, step: run)
+    message = r"runs/glue is a classifier, and --onnx writes encoders; leave it out"
+    with pytest.raises(UserError, match=message):
+        export_run("runs/glue", tmp_path / "out", "last", with_onnx=True)
 
 
 def test_the_card_of_an_export_says_whether_it_was_fine_tuned(tmp_path):

@@ -4,13 +4,21 @@ import dataclasses
 import math
 
 import jax
+import optax
 import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
 
+from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives import condenser, mlm
 from condenser_jax.objectives.condenser import CondenserConfig
+from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.mlm import MlmConfig
+from condenser_jax.training.distillation_flops import distillation_flops, tutor_kd_flops
 from condenser_jax.training.flops import train_flops_per_token
+from condenser_jax.training.state import create_state
+from condenser_jax.training.step import make_step
+from tests.distillation import frozen_teacher
 from tests.helpers import masked_batch, tiny_backbone
 
 BACKBONE = tiny_backbone(num_layers=3)
@@ -62,6 +70,60 @@ def test_the_count_on_paper_is_that_of_the_traced_program(module, options, lean)
     assert counted == _stated(module, options, lean)
     other = dataclasses.replace(BACKBONE, num_layers=4)
     assert train_flops_per_token(other, options, LENGTH, MASK_RATE, lean) != counted
+
+
+TEACHER = Teacher(tiny_backbone(num_layers=4, hidden_size=12))
+STUDENT = tiny_backbone(num_layers=2, model_type="electra", embedding_size=8)
+STEPS = [  # method, its options, the phases of a step
+    ("kd", {}, "train"),
+    ("distilbert", {}, "train"),
+    ("tinybert", {}, "train"),
+    ("minilm", {}, "train"),
+    ("minilm", {"teacher_layer": 3}, "train"),
+    ("minilmv2", {"relation_heads": 4}, "train"),
+    ("tutor_kd", {"schedule": "joint"}, "maximise minimise"),
+    ("tutor_kd", {}, "maximise"),
+    ("tutor_kd", {}, "minimise"),
+    ("tutor_kd", {"kl_weight": 0.0}, "minimise"),
+    ("tutor_kd", {"policy_weight": 0.0}, "minimise"),
+    ("tutor_kd", {"hidden_weight": 0.0}, "minimise"),
+    ("tutor_kd", {"hidden_weight": 0.0, "attention_weight": 0.0}, "minimise"),
+    ("tutor_kd", {"modified_logit": False}, "maximise"),
+    ("tutor_kd", {"modified_logit": False}, "minimise"),
+    ("tutor_kd", {"sampling": "teacher"}, "minimise"),
+    ("tutor_kd", {"sampling": "uniform"}, "minimise"),
+    ("tutor_kd", {"sampling": "none"}, "minimise"),
+    ("tutor_kd", {"sampling": "teacher", "modified_logit": False}, "minimise"),
+    ("tutor_kd", {"sampling": "uniform", "modified_logit": False}, "minimise"),
+]
+
+
+@pytest.mark.parametrize(("method", "choices", "phases"), STEPS)
+def test_a_step_of_distillation_is_counted_as_it_is_traced_but_for_what_nobody_reads(
+    method, choices, phases
+):
+    options, active = METHODS[method].options(**choices), tuple(phases.split())
+    objective = METHODS[method].build(STUDENT, ComputeConfig(), options, TEACHER)
+    batch = masked_batch(STUDENT, ROWS, LENGTH, MASK_RATE)
+    slots = batch["masked_ids"].shape[1]
+    optimizers = {group: optax.sgd(1.0) for group in objective.groups_of(active)}
+    state = jax.eval_shape(
+        lambda key: create_state(objective, optimizers, key, {}), jax.random.key(0)
+    )
+    step = make_step(objective, optimizers, active, seed=0)
+    traced = jax.make_jaxpr(step)(state, frozen_teacher(TEACHER), batch).jaxpr
+    read, _ = dce_jaxpr(traced, [True] * len(traced.outvars))
+    how = STUDENT, TEACHER.config, options, LENGTH, slots
+    is_phased = method == "tutor_kd"
+    counted = tutor_kd_flops(*how, active) if is_phased else distillation_flops(*how)
+    assert ROWS * counted == _products(read)
+
+
+def test_a_step_of_alternating_phases_costs_their_mean():
+    options = METHODS["tutor_kd"].options(maximise_steps=1, minimise_steps=3)
+    how = STUDENT, TEACHER.config, options, LENGTH, 6
+    tutor, student = (tutor_kd_flops(*how, (phase,)) for phase in ("maximise", "minimise"))
+    assert distillation_flops(*how) == (tutor + 3 * student) / 4
 
 
 def test_a_lean_step_of_bert_base_needs_two_thirds_of_the_plain_one():

@@ -1,6 +1,7 @@
 """A run with a teacher: where it comes from, that it is frozen, what its student starts from."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -14,15 +15,12 @@ from condenser_jax.feeds.distillation import examples
 from condenser_jax.finished import read_run
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.export import export
-from condenser_jax.hf.load import load_checkpoint
+from condenser_jax.hf.load import TOKENIZER_FILES, load_checkpoint
 from condenser_jax.hf.model_card import Facts
-from condenser_jax.methods import configure
-from condenser_jax.run import _write_companions
 from condenser_jax.tasks.models import read_weights
 from condenser_jax.teachers import find_teacher, hash_of
-from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.loop import Run
-from condenser_jax.training.workdir import open_workdir
+from tests.distillation import documents, saved, small_run
 from tests.helpers import QUICK
 from tests.unit.test_loop import assert_same_state, go
 
@@ -35,42 +33,7 @@ CARD = EncoderCard(query_max_length=14, passage_max_length=14)
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """(method, overrides of sections) -> a small run on 200 documents."""
-    rng = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("taught")
-    lines = (" ".join(rng.choice(WORDS, 12)) + f" {i}." for i in range(200))
-    (root / "documents.txt").write_text("\n".join(lines))
-
-    def make(method, **sections):
-        values = {
-            "data": {
-                "source": f"text:{root}/documents.txt",
-                "directory": str(root / "prepared"),
-                "recipe": "paragraphs",
-                "vocab_size": 110,
-                "max_length": 14,
-                "heldout_share": 0.2,
-                "workers": 1,
-            },
-            "model": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32},
-            "objective": {"name": method},
-            "training": {"steps": 4, "batch_size": 8},
-            "evaluation": {"spans": 16, "batch_size": 8},
-        }
-        for name, changes in sections.items():
-            values.setdefault(name, {}).update(changes)
-        return configure(values)
-
-    return make
-
-
-def saved(config, path):
-    """The work directory of a run, with the weights that it starts from."""
-    built = build(config)
-    workdir = open_workdir(path, dataclasses.asdict(config), built.hashes)
-    _write_companions(workdir, built)
-    with Checkpoints(workdir.checkpoints) as checkpoints:
-        checkpoints.save(2, built.run.initial_state(), {"step": 2})
-    return path
+    return functools.partial(small_run, documents(tmp_path_factory.mktemp("taught"), WORDS))
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +229,17 @@ def test_a_teacher_without_mlm_head_is_sent_to_get_one(student, exported):
         UserError, match=r"has no MLM head, by which it teaches; .*objective.frozen_backbone=True"
     ):
         build(student(objective={"teacher": str(exported[1])}))
+
+
+def test_a_teacher_without_tokenizer_is_told_how_to_give_one(student, config, tmp_path):
+    run = read_run(saved(config("mlm"), tmp_path / "mlm"))
+    facts = Facts("mlm")
+    where = export(run.params, run.backbone, run.workdir.tokenizer, tmp_path / "out", CARD, facts)
+    for name in TOKENIZER_FILES:
+        (where / name).unlink(missing_ok=True)
+    message = r"objective.teacher \S+ has no tokenizer beside it; give the one .* data.tokenizer"
+    with pytest.raises(UserError, match=message):
+        build(student(objective={"teacher": str(where)}))
 
 
 def test_another_tokenizer_than_the_teachers_is_refused(student, tmp_path):

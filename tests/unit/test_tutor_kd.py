@@ -2,6 +2,7 @@
 other. Float64, values and gradients within 1e-9.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -10,30 +11,45 @@ import numpy as np
 import optax
 import pytest
 
+from condenser_jax.errors import UserError
+from condenser_jax.losses import policy
 from condenser_jax.models.bert import Backbone
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.models.heads import Fit, MlmHead, RatioHead, Tutor
 from condenser_jax.objectives import tutor_kd
+from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.state import create_state
 from condenser_jax.training.step import make_step
 from tests.distillation import STUDENT, TEACHER, dropout_of, frozen_teacher, small_batch
-from tests.helpers import assert_close, compile_quickly, random_params, worst_difference
+from tests.helpers import (
+    SPECIALS,
+    assert_close,
+    compile_quickly,
+    random_params,
+    worst_difference,
+)
 
 WIDE = ComputeConfig(dtype="float64")
 TOLERANCE = 1e-9
 OPTIONS = {
     "published": TutorKdConfig(schedule="joint"),
-    "baseline": TutorKdConfig(reward_baseline="batch_mean", sample_specials=False),
-    "distributions": TutorKdConfig(modified_logit=False),
+    "teacher's reward": TutorKdConfig(
+        reward_baseline="batch_mean", sample_specials=False, student_reward=False, hidden_weight=0
+    ),
+    "student's reward": TutorKdConfig(
+        modified_logit=False, teacher_reward=False, attention_weight=0, kl_weight=0
+    ),
     "teacher": TutorKdConfig(sampling="teacher"),
+    "uniform": TutorKdConfig(sampling="uniform", hidden_weight=0, attention_weight=0),
     "none": TutorKdConfig(sampling="none"),
 }
 KINDS = ("hidden_states", "attention_scores")
 
 
 def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapped=False):
-    """Both losses as METHODS' transcription has them, from the texts X^M and X'.
+    """Both losses as METHODS' transcription has them, from the texts X^M and X'. A weight is the
+    published one or 0.
 
     mask: attention mask that all passes and means read. sign: of the rewards. swapped: the teacher
     is asked about X' where it should be about X^M, and the other way round.
@@ -70,10 +86,12 @@ def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapp
     last_s, kept_s = Backbone(STUDENT, WIDE).apply(
         {"params": params["backbone"]}, text, mask, collect=KINDS
     )
-    hidden = sum(
-        ((Fit(STUDENT, WIDE, 12).apply({"params": params["fit"]}, s) - t) ** 2).mean(-1)
-        for s, t in zip(kept_s["hidden_states"], kept_t["hidden_states"][::2], strict=True)
-    )
+    hidden = jnp.zeros(mask.shape)
+    if options.hidden_weight:
+        hidden = sum(
+            ((Fit(STUDENT, WIDE, 12).apply({"params": params["fit"]}, s) - t) ** 2).mean(-1)
+            for s, t in zip(kept_s["hidden_states"], kept_t["hidden_states"][::2], strict=True)
+        )
     both = mask[:, None, :, None] * mask[:, None, None, :]
     squares = (kept_s["attention_scores"][0] - kept_t["attention_scores"][1]) ** 2
     pairs = (batch["attention_mask"].sum(1) ** 2).sum()
@@ -92,7 +110,7 @@ def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapp
         divergence = (p_second * jnp.log(p_second / p_s)).sum(-1)
         logit, student_reward = (divergence * per_m).sum(), jnp.clip(divergence, 0, 1)
     minimise = (25 if options.has_ratio else 1) * logit + 0.5 * (hidden * per_attended).sum()
-    minimise += 0.5 * attention
+    minimise += 0.5 * attention if options.attention_weight else 0.0
     if not options.has_tutor:
         return {"minimise": minimise}
     states, decoder, bias = Tutor(TEACHER.config, WIDE).apply({"params": params["tutor"]}, last_m)
@@ -100,8 +118,12 @@ def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapp
     pi = jax.nn.softmax(jnp.where(allowed, (states @ decoder.T + bias)[..., :vocabulary], -1e9))
     wanted = jnp.where(allowed, p_masked, 0) / (p_masked * allowed).sum(-1, keepdims=True)
     kl = jnp.where(allowed, wanted * (jnp.log(wanted + 1e-300) - jnp.log(pi + 1e-300)), 0).sum(-1)
-    minimise += (kl * per_m).sum()
-    reward = of(p_second, original) - of(p_second, text) + student_reward
+    minimise += (kl * per_m).sum() if options.kl_weight else 0.0
+    reward = jnp.zeros(mask.shape)
+    if options.teacher_reward:
+        reward += of(p_second, original) - of(p_second, text)
+    if options.student_reward:
+        reward += student_reward
     reward = sign * jax.lax.stop_gradient(reward)
     if options.reward_baseline == "batch_mean":
         reward = reward - (reward * per_m).sum()
@@ -138,17 +160,15 @@ class Case:
             found = self.objective.losses(params, frozen, self.batch, counts, dropout_of())
             return {phase: loss.value for phase, loss in found.items()}
 
-        def numbers():
-            return tutor_kd.uniforms(
-                dropout_of(), tutor_kd.SAMPLING_SITE, self.batch["masked_positions"]
-            )
+        site, slots = tutor_kd.SAMPLING_SITE, self.batch["masked_positions"]
+        self.numbers = tutor_kd.uniforms(dropout_of(), site, slots)
 
         def both(params, frozen):
-            played = self.model.play(params, frozen, self.batch, numbers())
+            played = self.model.play(params, frozen, self.batch, self.numbers)
             copy = params
             if self.options.has_tutor:
                 copy = params | {"tutor": tutor_kd.tutor_from(self.frozen["teacher"])}
-            copied = self.model.play(copy, frozen, self.batch, numbers())
+            copied = self.model.play(copy, frozen, self.batch, self.numbers)
             return *values_and_gradients(ours)(params, frozen), played, copied
 
         def theirs(params, frozen, replaced, *how):
@@ -209,6 +229,57 @@ def test_no_phase_leaks_into_groups_that_it_does_not_train(name):
             assert (largest > 0) == (group in phase.trains), f"{phase.name}, {group}: {largest}"
 
 
+@pytest.mark.parametrize("name", [name for name, options in OPTIONS.items() if options.samples])
+def test_what_is_put_in_is_drawn_of_whom_the_options_name(name):
+    with jax.enable_x64(True):
+        found = case(name)
+        options, played = found.options, found.played
+        allowed = np.arange(0 if options.sample_specials else SPECIALS, STUDENT.vocab_size)
+        logits = {"tutor": played.policy, "teacher": played.teacher}.get(options.sampling)
+        if logits is None:
+            expected = policy.uniform_choice(jnp.asarray(allowed), found.numbers)
+        else:
+            is_allowed = np.isin(np.arange(logits.shape[-1]), allowed)
+            expected = policy.sample(jnp.where(is_allowed, logits, -1e9), found.numbers)
+        np.testing.assert_array_equal(played.replaced, expected)
+
+
+@pytest.mark.parametrize("sampling", ["tutor", "teacher", "uniform"])
+def test_special_tokens_are_put_in_only_where_they_may_be(sampling):
+    half = STUDENT.vocab_size // 2
+    teacher = Teacher(TEACHER.config, tuple(range(half)))
+    numbers = np.random.default_rng(0).random(small_batch()["masked_ids"].shape, np.float32)
+    choices = [TutorKdConfig(sampling=sampling, sample_specials=x) for x in (True, False)]
+    models = [tutor_kd.TutorKd(STUDENT, ComputeConfig(), options, teacher) for options in choices]
+    params = random_params(tutor_kd.build(STUDENT, ComputeConfig(), choices[0], teacher))
+    inputs = params, frozen_teacher(), small_batch(), numbers
+
+    def lowest(*inputs):
+        return [model.play(*inputs).replaced.min() for model in models]
+
+    among_all, among_words = compile_quickly(lowest, *inputs)(*inputs)
+    assert among_all < half <= among_words
+
+
+def test_dropout_is_the_students_alone():
+    """Of the same words, which teacher and tutor read without it."""
+    options, batch, frozen = TutorKdConfig(hidden_weight=0), small_batch(), frozen_teacher()
+
+    def losses(params, rate):
+        student = dataclasses.replace(STUDENT, hidden_dropout=rate)
+        objective = tutor_kd.build(student, ComputeConfig(), options, TEACHER)
+        return objective.losses(params, frozen, batch, objective.counts(batch), dropout_of())
+
+    params = random_params(tutor_kd.build(STUDENT, ComputeConfig(), options, TEACHER))
+    run = compile_quickly(lambda params: [losses(params, rate) for rate in (0.0, 0.5)], params)
+    without, dropped = jax.device_get(run(params))
+    for phase in ("maximise", "minimise"):
+        assert abs(without[phase].value - dropped[phase].value) > 1e-3
+    for name in ("teacher_reward", "entropy", "copies"):
+        same = [found["maximise"].metrics[name].total for found in (without, dropped)]
+        np.testing.assert_allclose(*same, rtol=1e-5, err_msg=name)
+
+
 def test_the_cls_is_never_overwritten_by_an_unused_slot():
     found = case("published")
     assert (found.batch["masked_weights"] == 0).any()
@@ -224,16 +295,26 @@ def test_the_cls_is_never_overwritten_by_an_unused_slot():
 
 
 @functools.cache
-def stepped(active: tuple[str, ...]):
-    """Parameters before and after a step of gradient descent of rate 1, options as published."""
+def stepped(active: tuple[str, ...], name: str = "published", decay: float = 0.0):
+    """Parameters before and after a step of gradient descent of rate 1. A weight decay moves all
+    that an optimizer takes for trained, also where the gradient is 0.
+    """
     with jax.enable_x64(True):
-        found = case("published")
-        optimizers = {group: optax.sgd(1.0) for group in found.params}
+        found = case(name)
+        descent = optax.chain(optax.add_decayed_weights(decay), optax.sgd(1.0))
+        optimizers = dict.fromkeys(found.params, descent)
         step = make_step(found.objective, optimizers, active, seed=0)
         state = create_state(found.objective, optimizers, jax.random.key(0), found.params)
         state = state.replace(params=found.params)
         inputs = (state, found.frozen, dict(found.batch))
         return found.params, compile_quickly(step, *inputs)(*inputs)[0].params
+
+
+def kept_by(step) -> set[str]:
+    """The groups that a step, (before, after), leaves bit-identical."""
+    before, after = step
+    pairs = {group: map(jax.tree.leaves, (before[group], after[group])) for group in before}
+    return {g for g, pair in pairs.items() if all(map(np.array_equal, *pair))}
 
 
 def test_the_joint_step_takes_the_sum_of_both_gradients():
@@ -249,19 +330,21 @@ def test_the_joint_step_takes_the_sum_of_both_gradients():
 
 
 def test_maximise_leaves_the_student_bit_identical():
-    before, after = stepped(("maximise",))
-    for group in before:
-        same = all(
-            np.array_equal(a, b)
-            for a, b in zip(*map(jax.tree.leaves, (before[group], after[group])), strict=True)
-        )
-        assert same == (group != "tutor")
+    assert kept_by(stepped(("maximise",), decay=0.1)) == {"backbone", "fit", "ratio_head"}
 
 
-def test_minimise_without_kl_leaves_the_tutor_alone():
-    objective = tutor_kd.build(STUDENT, WIDE, TutorKdConfig(kl_weight=0.0), TEACHER)
-    assert objective.groups_of(("minimise",)) == ("backbone", "fit", "ratio_head")
-    assert objective.groups_of(("maximise",)) == ("tutor",)
+def test_minimise_leaves_the_tutor_bit_identical_if_it_has_no_kl():
+    assert case("student's reward").options.kl_weight == 0
+    assert kept_by(stepped(("minimise",), "student's reward", decay=0.1)) == {"tutor"}
+    assert not kept_by(stepped(("minimise",)))
+
+
+def test_a_tutor_has_no_head_like_that_of_a_factorised_teacher():
+    narrow = dataclasses.replace(TEACHER.config, model_type="electra", embedding_size=8)
+    teacher = frozen_teacher(Teacher(narrow))["teacher"]
+    message = r"tutor_init is 'teacher', but the teacher's embeddings are factorised.*='random'\."
+    with pytest.raises(UserError, match=message):
+        tutor_kd.tutor_from(teacher)
 
 
 def test_student_and_tutor_are_players_of_their_own():
