@@ -1,7 +1,6 @@
 """Sentences side by side in rows, and what each model makes of them."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence, Sized
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
 
 
-def numbered(rows: Sequence[Any]) -> list[str]:
+def numbered(rows: Sized) -> list[str]:
     """The names of rows in figures: their numbers, from 1."""
     return [str(number) for number in range(1, len(rows) + 1)]
 

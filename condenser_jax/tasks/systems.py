@@ -116,11 +116,12 @@ def read_per_query(
                 f"--baseline={path} asked docstrings of {name} {kept[name]:g}, not "
                 f"{asked[name]:g}; use --{name}={kept[name]:g}, or evaluate it anew"
             )
+    ours = set(queries)
     for names in theirs:
-        if names != set(queries):
+        if names != ours:
             raise UserError(
-                f"--baseline={path} asked other queries: {len(names ^ set(queries)):,} are in one "
-                f"of the two alone ({len(names):,} then, {len(queries):,} now); evaluate it anew"
+                f"--baseline={path} asked other queries: {len(names ^ ours):,} are in one of the "
+                f"two alone ({len(names):,} then, {len(ours):,} now); evaluate it anew"
             )
     return systems
 
