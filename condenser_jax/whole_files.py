@@ -8,8 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from condenser_jax.errors import UserError
-
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
@@ -26,22 +24,13 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def packed_whole(path: str | Path) -> Iterator[IO[bytes]]:
-    """The same, open for bytes, which are compressed where the name ends in .gz. Raises UserError
-    as `check_packing` does.
-    """
-    check_packing(path)
+    """The same, open for bytes, which are compressed where the name ends in .gz."""
     with written_whole(path) as half, ExitStack() as files:
         file: IO[bytes] = files.enter_context(open(half, "wb"))
         if str(path).endswith(".gz"):
             packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
             file = cast(IO[bytes], files.enter_context(packed))
         yield file
-
-
-def check_packing(path: str | Path) -> None:
-    """Raises UserError for a name that promises a compression in which nothing is written here."""
-    if str(path).endswith(".zst"):
-        raise UserError(f"{path} names a file of zstandard, which is read and not written; use .gz")
 
 
 def remove_whole(folder: Path) -> None:

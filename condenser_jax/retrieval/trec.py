@@ -24,7 +24,7 @@ from condenser_jax.retrieval.sound import (
     tell_broken,
 )
 from condenser_jax.retrieval.texts import Texts
-from condenser_jax.whole_files import check_packing, packed_whole
+from condenser_jax.whole_files import packed_whole
 
 
 def ranked(scores: Mapping[str, float], k: int | None = None) -> list[str]:
@@ -148,10 +148,11 @@ def _read_lines(path: str | Path, lines: _RunLines, bad: BadRecords) -> dict[str
 
 
 def check_run(path: str | Path, names: Iterable[str]) -> None:
-    """Raises UserError for what `write_run` would refuse: to be asked before a search, which else
+    """Raises UserError for what cannot be written as a run: to be asked before a search, which else
     would be lost. `names` are the ids of queries and documents, and the tag.
     """
-    check_packing(path)
+    if str(path).endswith(".zst"):
+        raise UserError(f"{path} names a file of zstandard, which is read and not written; use .gz")
     for name in names:
         _word(name)
 
