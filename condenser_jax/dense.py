@@ -17,10 +17,10 @@ from condenser_jax.encoder_source import KINDS, PASSAGE, QUERY
 from condenser_jax.errors import UserError, choose
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.folders import read_texts
-from condenser_jax.retrieval.kinds import open_collection
+from condenser_jax.retrieval.kinds import open_collection, open_corpus
 from condenser_jax.retrieval.texts import Texts
-from condenser_jax.search.faiss_index import find_index
-from condenser_jax.search.top_k import Hits, check_k, search_vectors
+from condenser_jax.search.faiss_index import check_index, find_index
+from condenser_jax.search.top_k import Hits, check_wishes, search_vectors
 from condenser_jax.vectors import DTYPES, Vectors, VectorsCard, open_vectors
 
 SHARD_ROWS = 16384  # a run that is killed loses at most one shard of each process
@@ -33,14 +33,16 @@ def open_texts(
     options: CollectionOptions | None = None,
 ) -> Texts:
     """Passages or queries: of a file (.jsonl or .tsv, perhaps compressed), or those of a collection
-    such as "beir:FOLDER" or "docstrings:". Raises UserError for neither.
+    such as "beir:FOLDER" or "docstrings:", of which `split` says whose queries. Raises UserError
+    for neither.
     """
     choose("kind of text", kind, KINDS)
     options = options or CollectionOptions()
     if Path(where).expanduser().is_file():
         return read_texts(where, options.bad_share)
-    collection = open_collection(where, split, options)
-    return collection.queries if kind == QUERY else collection.corpus
+    if kind == PASSAGE:
+        return open_corpus(where, options)
+    return open_collection(where, split, options).queries
 
 
 def encode_corpus(
@@ -116,10 +118,17 @@ def search_corpus(
         which is built if it is not there.
       shows_progress: whether to draw a bar.
 
-    Raises UserError, naming each difference, for vectors of another encoder; and for a k that is
-    not positive.
+    Raises UserError, naming each difference, for vectors of another encoder; and, before anything
+    is encoded, for what cannot be asked.
     """
-    check_k(k)
+    check_wishes(k, recall)
+    if index:
+        check_index(index)
+    if index and recall:
+        raise UserError(
+            f"approximate {recall:g} is a wish to the search of the vectors themselves, and index "
+            f"{index!r} is searched in their place; leave one of the two out"
+        )
     stored.check_encoder(vectors, encoder.described(), encoder.source.path)
     wanted = encoder.encode([text.joined for text in queries], QUERY)
     if index:

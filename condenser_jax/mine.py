@@ -63,7 +63,10 @@ def mine_file(
         found["BM25's"] = mine(rank_by_words(texts, options.depth, shows_progress), texts, options)
     negatives = join(texts.negatives, *(mined.negatives for mined in found.values()))
     write_tevatron(output, texts._replace(negatives=negatives))
-    return summary(np.diff(negatives.offsets), found)
+    said = summary(np.diff(negatives.offsets), found)
+    if texts.positives.scores is not None:
+        said += f"\nthe scores of {data} are left out: what is mined has none"
+    return said
 
 
 def check_wishes(output: str | Path, has_ranking: bool) -> None:

@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,15 +101,16 @@ def create(directory: Path, card: VectorsCard, ids: Iterable[str]) -> None:
         found, wanted = (_flat(one) for one in (_read_card(directory), card))
         if different := differences(found, wanted):
             raise UserError(
-                f"{directory} holds other vectors: {'; '.join(different)}; name another --output, "
-                "or remove it"
+                f"{directory} holds other vectors: {'; '.join(different)}; name another directory "
+                "for these, or remove that one"
             )
         return
     directory.mkdir(parents=True, exist_ok=True)
     strangers = sorted(path.name for path in directory.iterdir() if not path.name.startswith(IDS))
     if strangers:
         raise UserError(
-            f"{directory} holds {strangers[0]}, which belongs to no vectors; name another --output"
+            f"{directory} holds {strangers[0]}, which belongs to no vectors; name another "
+            "directory for these"
         )
     partial = directory / f"{IDS}.partial"
     write_table(partial, _IDS_SCHEMA, ((name,) for name in ids))
@@ -192,6 +193,11 @@ class Vectors:
     def ids(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """The ids of single rows."""
         return self._ids.take(pa.array(rows, pa.int64())).to_pylist()
+
+    def each_id(self) -> Iterator[str]:
+        """Yields all ids in order; memory holds those of a few thousand rows."""
+        for chunk in self._ids.chunks:
+            yield from chunk.to_pylist()
 
 
 def open_vectors(directory: str | Path) -> Vectors:

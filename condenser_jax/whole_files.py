@@ -1,10 +1,12 @@
 """Files and folders that are whole or not there, however their writing or removal ends."""
 
+import gzip
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 
 @contextmanager
@@ -18,6 +20,17 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         os.replace(half, path)
     finally:
         half.unlink(missing_ok=True)
+
+
+@contextmanager
+def packed_whole(path: str | Path) -> Iterator[IO[bytes]]:
+    """The same, open for bytes, which are compressed where the name ends in .gz."""
+    with written_whole(path) as half, ExitStack() as files:
+        file: IO[bytes] = files.enter_context(open(half, "wb"))
+        if str(path).endswith(".gz"):
+            packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
+            file = cast(IO[bytes], files.enter_context(packed))
+        yield file
 
 
 def remove_whole(folder: Path) -> None:

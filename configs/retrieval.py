@@ -23,14 +23,16 @@ pre-trained encoder for 2 epochs (`--config.training.steps=100000`). Expect MRR@
 first stage and .382 after the second, from a coCondenser. Not yet measured here.
 
     python launch/train.py --config=configs/retrieval.py:nq \
-        --config.data.train=tevatron:my/train.jsonl --config.data.collection=beir:my/nq
+        --config.data.train=tevatron:my/train.jsonl --config.data.collection=beir:my/nq-dev
     python launch/train.py --config=configs/retrieval.py:triviaqa \
-        --config.data.train=tevatron:my/train.jsonl --config.data.collection=beir:my/triviaqa
+        --config.data.train=tevatron:my/train.jsonl --config.data.collection=beir:my/triviaqa-dev
 
 Open question answering as published: two encoders, 128 queries with one hard negative each, whose
 negatives come from blocks of 32 queries (four devices), length 256, 40 epochs. Evaluations during
-training need judged passages (a BEIR folder); DPR's own files have answers alone, for the test:
-launch/evaluate.py --task=open_qa --data=dpr:my/nq. Expect top-20 accuracy 84.3 (NQ) and 83.2
+training need judged passages, and DPR's questions have answers alone. So beir:my/nq-dev is a folder
+of yours: corpus.jsonl, queries.jsonl, and in qrels/dev.tsv the positive passages that DPR's dev
+file names (positive_ctxs). The test takes DPR's own files: launch/evaluate.py --task=open_qa
+--data=dpr:my/nq. Expect top-20 accuracy 84.3 (NQ) and 83.2
 (TriviaQA) after the second stage. Not yet measured here.
 """
 

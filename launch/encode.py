@@ -20,7 +20,7 @@ POOLING = flags.DEFINE_string("pooling", None, "cls or mean, where the model doe
 CORPUS = flags.DEFINE_string(
     "corpus", "", "a collection, e.g. beir:my/scifact or docstrings:, or a .jsonl or .tsv file"
 )
-SPLIT = flags.DEFINE_string("split", "test", "of a collection: whose queries")
+SPLIT = flags.DEFINE_string("split", "test", "of a collection, with --kind=query: whose queries")
 KIND = flags.DEFINE_string("kind", "passage", "what to encode: passage or query")
 OUTPUT = flags.DEFINE_string("output", "", "directory of the vectors")
 DTYPE = flags.DEFINE_string("dtype", "float32", "of the vectors: float32, bfloat16 or float16")

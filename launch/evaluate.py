@@ -1,11 +1,12 @@
 """Evaluates: python launch/evaluate.py --task=retrieval --model=my-encoder --data=beir:my/scifact
 
 A model is a work directory of launch/train.py, an exported directory, one of sentence-transformers
-(BERT or RoBERTa), any other of Hugging Face's format, or a hub id. Prints a table and writes
-PREFIX.json, and what else the task has to show. The tasks, and the flags that each of them reads:
+(BERT or RoBERTa), any other of Hugging Face's format, or a hub id; a run (--run=run.trec) is what
+any system found, in TREC's format. Prints a table and writes PREFIX.json, and what else the task
+has to show. The tasks, and the flags that each of them reads:
 
-  retrieval      --data --split --pooling --baseline --bm25 --english --vectors --trec --k (*)
-  open_qa        --data --split --pooling --baseline --bm25 --english --vectors --trec (*)
+  retrieval      --data --split --run --pooling --baseline --bm25 --english --vectors --trec --k (*)
+  open_qa        --data --split --run --pooling --baseline --bm25 --english --vectors --trec (*)
   sts            --data --split --pooling --baseline (*)
   sections       --data --split --pooling --baseline (*)
   packages       --data --split --pooling (*)
@@ -37,6 +38,9 @@ READ = {
     ),
     "split": flags.DEFINE_string("split", "test", "which part of the data"),
     "pooling": flags.DEFINE_string("pooling", None, "cls or mean, of models that do not say it"),
+    "run": flags.DEFINE_multi_string(
+        "run", [], "a TREC run, of launch/search.py or any other system; repeat for several"
+    ),
     "bm25": flags.DEFINE_boolean("bm25", True, "a row for BM25"),
     "english": flags.DEFINE_boolean(
         "english", False, "BM25 with English stop words and stems (pip install PyStemmer)"

@@ -30,20 +30,14 @@ TEST_SPLIT = flags.DEFINE_string("test_split", "test", "of --test")
 def main() -> None:
     """Does the runs that are not done yet, and prints the table."""
     from condenser_jax.environment import enable_compilation_cache
-    from condenser_jax.errors import UserError
     from condenser_jax.methods import configure
-    from condenser_jax.pipeline.low_data import Plan, run_plan
+    from condenser_jax.pipeline.low_data import Plan, read_limits, run_plan
     from condenser_jax.retrieval.tables import as_markdown, as_text
     from condenser_jax.tasks.contract import Report
     from condenser_jax.tasks.table import write_files
 
     enable_compilation_cache()
-    if not all(limit.isdecimal() for limit in LIMITS.value):
-        raise UserError(
-            f"--limits={','.join(LIMITS.value)} are no numbers of rows; e.g. 500,1000,0"
-        )
-    limits = [int(limit) for limit in LIMITS.value]
-    plan = Plan(limits, SEEDS.value, EPOCHS.value, TEST.value, TEST_SPLIT.value)
+    plan = Plan(read_limits(LIMITS.value), SEEDS.value, EPOCHS.value, TEST.value, TEST_SPLIT.value)
     default = command.default_workdir()
     root = Path(WORKDIR.value or default.with_name(f"{default.name}-low-data"))
     results = run_plan(configure(CONFIG.value.to_dict()), plan, root)

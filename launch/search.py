@@ -4,6 +4,7 @@ The vectors are those of launch/encode.py with the same model. Writes a TREC run
 """
 
 import sys
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +21,7 @@ QUERIES = flags.DEFINE_string(
 )
 SPLIT = flags.DEFINE_string("split", "test", "of a collection: whose queries")
 K = flags.DEFINE_integer("k", 1000, "passages of each query")
-OUTPUT = flags.DEFINE_string("output", "run.trec", "file to write")
+OUTPUT = flags.DEFINE_string("output", "run.trec", "file to write, .gz compresses it")
 RECALL = flags.DEFINE_float(
     "approximate", 0.0, "share of the true best to be expected, e.g. 0.95; 0 searches exactly"
 )
@@ -35,7 +36,7 @@ def main() -> None:
     from condenser_jax.encoder import Encoder
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import UserError
-    from condenser_jax.retrieval.trec import write_run
+    from condenser_jax.retrieval.trec import check_run, write_run
     from condenser_jax.vectors import open_vectors
 
     if not MODEL.value or not VECTORS.value or not QUERIES.value:
@@ -45,8 +46,10 @@ def main() -> None:
         )
     enable_compilation_cache()
     vectors = open_vectors(VECTORS.value)
-    encoder = Encoder.load(MODEL.value, pooling=POOLING.value)
     queries = open_texts(QUERIES.value, "query", SPLIT.value, command.reading_options(READING))
+    tag = TAG.value or "_".join(Path(MODEL.value).resolve().name.split())
+    check_run(OUTPUT.value, chain([tag], queries.ids, vectors.each_id()))
+    encoder = Encoder.load(MODEL.value, pooling=POOLING.value)
     run = search_corpus(
         encoder,
         vectors,
@@ -57,7 +60,7 @@ def main() -> None:
         shows_progress=True,
     )
     Path(OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
-    write_run(OUTPUT.value, run, TAG.value or Path(MODEL.value).resolve().name)
+    write_run(OUTPUT.value, run, tag)
     print(f"the best {K.value} of {len(vectors):,} passages for {len(run)} queries: {OUTPUT.value}")
 
 

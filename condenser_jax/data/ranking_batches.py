@@ -2,10 +2,12 @@
 hard negatives, drawn anew at every visit.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from condenser_jax.data.buckets import SPECIALS
 from condenser_jax.data.hashing import hash_u32, integers_below
 from condenser_jax.data.rows import NumpyBatch, SpanStore, read_beginnings
 from condenser_jax.data.vocabulary import Vocabulary
@@ -14,6 +16,7 @@ from condenser_jax.errors import UserError
 
 POSITIVE, NEGATIVE, RANDOM = 41, 42, 43  # what a hash is drawn for
 ABSENT = -1  # in a list of passages: none
+AT_ONCE = 8192  # passages
 LAST = np.iinfo(np.uint32).max
 
 
@@ -73,7 +76,8 @@ class RankingBatches:
         positives       int32 [Q, K]     all known positives of the query, ABSENT at the end
         teacher_scores  float32 [Q, G]   if the training set has scores
 
-    Texts that are too long lose their ends. Raises UserError for a query without a positive.
+    Passages that the encoder reads alike have one number, that of the first (`first_alike`). Texts
+    that are too long lose their ends. Raises UserError for a query without a positive.
     """
 
     def __init__(
@@ -102,6 +106,10 @@ class RankingBatches:
         """Steps that visit every query once, the last step running over."""
         return -(-self._walk.totals[0] // self.batch_size)
 
+    @cached_property
+    def _alike(self) -> np.ndarray:
+        return first_alike(self.data.passages, self.lengths[1] - SPECIALS)
+
     def batch(self, step: int, rows: slice | np.ndarray = slice(None)) -> NumpyBatch:
         """Returns these rows (queries) of global batch `step`."""
         stream = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[rows]
@@ -115,13 +123,13 @@ class RankingBatches:
         )
         known = self.data.positives.padded(query)
         positives = np.full((len(query), self._most_positives), ABSENT, np.int32)
-        positives[:, : known.shape[1]] = known
+        positives[:, : known.shape[1]] = np.where(known < 0, ABSENT, self._alike[known])
         batch = {
             "query_input_ids": query_ids,
             "query_attention_mask": query_mask,
             "passage_input_ids": ids.reshape(*chosen.shape, -1),
             "passage_attention_mask": mask.reshape(*chosen.shape, -1),
-            "passages": chosen,
+            "passages": self._alike[chosen],
             "positives": positives,
         }
         return batch | self._scores(places)
@@ -166,3 +174,17 @@ class RankingBatches:
             return {}
         columns = [positive[places[0]][:, None], negatives[places[1]]]
         return {"teacher_scores": np.concatenate(columns, axis=1).astype(np.float32)}
+
+
+def first_alike(passages: SpanStore, length: int) -> np.ndarray:
+    """int32 [P]: for every passage the number of the first one that begins with the same `length`
+    tokens. An encoder cannot tell them apart, whatever their ids.
+    """
+    total = len(passages.offsets) - 1
+    hashes = np.empty(total, np.int64)
+    for start in range(0, total, AT_ONCE):
+        which = np.arange(start, min(start + AT_ONCE, total))
+        ids, lengths = passages.gather(which, np.zeros_like(which), length)
+        hashes[which] = [hash(row[:n].tobytes()) for row, n in zip(ids, lengths, strict=True)]
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    return first[group].astype(np.int32)

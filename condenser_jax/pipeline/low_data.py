@@ -40,6 +40,13 @@ class Plan(NamedTuple):
     test_split: str = "test"
 
 
+def read_limits(texts: Sequence[str]) -> list[int]:
+    """Sizes as they are written on a command line. Raises UserError for what is no number."""
+    if not all(text.isdecimal() for text in texts):
+        raise UserError(f"--limits={','.join(texts)} are no numbers of rows; e.g. 500,1000,0")
+    return [int(text) for text in texts]
+
+
 def check_plan(config: RunConfig, plan: Plan) -> None:
     """Raises UserError for a plan of nothing, a method that knows no labels, and GLUE's."""
     if not plan.limits or plan.seeds < 1 or min(plan.limits) < 0 or plan.epochs < 0:

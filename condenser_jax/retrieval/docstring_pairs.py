@@ -60,6 +60,11 @@ def _body(document: Document) -> str:
     return "\n".join(text for text in paragraphs if text != document.summary)
 
 
+def docstring_corpus(rest: str, options: CollectionOptions) -> Texts:
+    """Opens the bodies of all splits."""
+    return Texts(_stored(rest, options))
+
+
 def open_docstrings(rest: str, split: str, options: CollectionOptions) -> Collection:
     """Opens the docstrings of our requirements, or of some of them ("docstrings:jax,numpy")."""
     choose("split of docstrings:", split, SPLITS)

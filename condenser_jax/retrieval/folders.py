@@ -28,14 +28,21 @@ from condenser_jax.retrieval.trec import read_judged
 BEIR = "a BEIR folder: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv"
 MS_MARCO = "an MS MARCO folder: collection.tsv, queries.SPLIT.tsv, qrels.SPLIT.tsv"
 DPR = "a DPR folder: psgs_w100.tsv, and SPLIT.qa.csv, .tsv or .jsonl"
+CORPUS = {BEIR: "corpus.jsonl", MS_MARCO: "collection.tsv", DPR: "psgs_w100.tsv"}
 QUESTIONS = (".qa.csv", ".qa.tsv", ".qa.jsonl")
 IDS = ("_id", "docid", "id")  # BEIR's name, Tevatron's, anybody's
+
+
+def read_corpus(layout: str, rest: str, options: CollectionOptions) -> Texts:
+    """Opens the passages alone of a folder of this layout: one of BEIR, MS_MARCO, DPR."""
+    path = need_file(Path(rest).expanduser(), CORPUS[layout], layout)
+    return read_texts(path, options.bad_share)
 
 
 def open_beir(rest: str, split: str, options: CollectionOptions) -> Collection:
     """Opens a BEIR folder; answers.jsonl (_id, answers), where there is one, adds answers."""
     folder = Path(rest).expanduser()
-    corpus = read_texts(need_file(folder, "corpus.jsonl", BEIR), options.bad_share)
+    corpus = read_corpus(BEIR, rest, options)
     queries = read_texts(need_file(folder, "queries.jsonl", BEIR), options.bad_share)
     judgements = file_of_split(folder / "qrels", "", split, (".tsv",))
     qrels, judged = read_judged(judgements, corpus, queries, options.bad_share)
@@ -49,7 +56,7 @@ def open_beir(rest: str, split: str, options: CollectionOptions) -> Collection:
 def open_msmarco(rest: str, split: str, options: CollectionOptions) -> Collection:
     """Opens a folder of MS MARCO's passage ranking: tab-separated files without headers."""
     folder = Path(rest).expanduser()
-    corpus = read_texts(need_file(folder, "collection.tsv", MS_MARCO), options.bad_share)
+    corpus = read_corpus(MS_MARCO, rest, options)
     judgements = file_of_split(folder, "qrels.", split, (".tsv",))
     queries = read_texts(need_file(folder, f"queries.{split}.tsv", MS_MARCO), options.bad_share)
     qrels, judged = read_judged(judgements, corpus, queries, options.bad_share)
@@ -59,7 +66,7 @@ def open_msmarco(rest: str, split: str, options: CollectionOptions) -> Collectio
 def open_dpr(rest: str, split: str, options: CollectionOptions) -> Collection:
     """Opens a folder of DPR's passages and questions: answers, and no judgements."""
     folder = Path(rest).expanduser()
-    corpus = read_texts(need_file(folder, "psgs_w100.tsv", DPR), options.bad_share)
+    corpus = read_corpus(DPR, rest, options)
     path = file_of_split(folder, "", split, QUESTIONS)
     questions, answers = read_questions(path, options.bad_share)
     return Collection(f"dpr:{rest}", split, corpus, questions, {}, answers)

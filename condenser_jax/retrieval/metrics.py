@@ -17,13 +17,15 @@ from condenser_jax.retrieval.trec import ranked
 
 PerQuery = Mapping[str, Mapping[str, float]]  # metric -> query id -> value
 RECALLS = (1, 10, 100, 1000)
+BEST = 10  # passages that MRR and nDCG look at
 AT_ONCE = 256  # queries
 
 
 def evaluate(
-    run: Run, qrels: Qrels, recalls: Sequence[int] = RECALLS
+    run: Run, qrels: Qrels, recalls: Sequence[int] = RECALLS, best: int = BEST
 ) -> dict[str, dict[str, float]]:
-    """Returns {metric: {query id: value}}: MRR@10, nDCG@10, MAP and Recall at each of `recalls`.
+    """Returns {metric: {query id: value}}: MRR@10, nDCG@10, MAP and Recall at each of `recalls`;
+    of a shorter ranking `best` says its length, so that a figure is named after what it saw.
 
     MRR@10 is trec_eval's recip_rank of the run's best ten. Raises UserError when no query has a
     relevant document, and for a score that is not a number.
@@ -35,23 +37,23 @@ def evaluate(
     found: dict[str, dict[str, float]] = {}
     for start in range(0, len(queries), AT_ONCE):
         block = {query: relevant[query] for query in queries[start : start + AT_ONCE]}
-        for name, values in _evaluate_block(run, block, recalls).items():
+        for name, values in _evaluate_block(run, block, recalls, best).items():
             found.setdefault(name, {}).update(values)
     return found
 
 
 def _evaluate_block(
-    run: Run, relevant: Mapping[str, Mapping[str, int]], recalls: Sequence[int]
+    run: Run, relevant: Mapping[str, Mapping[str, int]], recalls: Sequence[int], best: int
 ) -> dict[str, dict[str, float]]:
     """The same of some queries: of a run that makes its lines when asked, these alone are held."""
     scores = {query: _scores(query, run[query]) for query in relevant if run.get(query)}
-    best = {q: {name: found[name] for name in ranked(found, 10)} for q, found in scores.items()}
-    wanted = {"ndcg_cut.10", "map", "recall." + ",".join(map(str, recalls))}
+    first = {q: {name: found[name] for name in ranked(found, best)} for q, found in scores.items()}
+    wanted = {f"ndcg_cut.{best}", "map", "recall." + ",".join(map(str, recalls))}
     whole = pytrec_eval.RelevanceEvaluator(relevant, wanted).evaluate(scores)
-    cut = pytrec_eval.RelevanceEvaluator(relevant, {"recip_rank"}).evaluate(best)
-    names = {"nDCG@10": "ndcg_cut_10", "MAP": "map"}
+    cut = pytrec_eval.RelevanceEvaluator(relevant, {"recip_rank"}).evaluate(first)
+    names = {f"nDCG@{best}": f"ndcg_cut_{best}", "MAP": "map"}
     names |= {f"Recall@{k}": f"recall_{k}" for k in recalls}
-    per_query = {"MRR@10": {q: cut[q]["recip_rank"] if q in cut else 0.0 for q in relevant}}
+    per_query = {f"MRR@{best}": {q: cut[q]["recip_rank"] if q in cut else 0.0 for q in relevant}}
     for name, theirs in names.items():
         per_query[name] = {q: whole[q][theirs] if q in whole else 0.0 for q in relevant}
     return per_query

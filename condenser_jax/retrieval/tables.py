@@ -1,10 +1,9 @@
-"""Results of several systems side by side: as text, Markdown or JSON.
+"""Results of several systems side by side: as text or Markdown.
 
 Rows are systems and columns are metrics, both in the order in which they come; a metric that a
 system lacks is a dash.
 """
 
-import json
 from collections.abc import Mapping
 
 Results = Mapping[str, Mapping[str, float]]  # system -> metric -> value
@@ -26,11 +25,6 @@ def as_markdown(results: Results) -> str:
     header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in _cells(results))
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
-
-
-def as_json(results: Results) -> str:
-    """Returns the figures unrounded: {system: {metric: value}}."""
-    return json.dumps(results, indent=1)
 
 
 def _cells(results: Results) -> list[list[str]]:

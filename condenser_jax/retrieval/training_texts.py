@@ -4,13 +4,11 @@ Read from Tevatron's JSON lines, where each query brings its passages, or from t
 collection, which names positives only; written as JSON lines again.
 """
 
-import gzip
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +31,7 @@ from condenser_jax.retrieval.sound import (
 )
 from condenser_jax.retrieval.stored import TableWriter, describe_file, map_table, store
 from condenser_jax.retrieval.texts import SCHEMA, TEXTS, Text, Texts, checked_text
-from condenser_jax.whole_files import written_whole
+from condenser_jax.whole_files import packed_whole
 
 TEVATRON = "tevatron"
 QUERIES = "queries.arrow"
@@ -114,11 +112,7 @@ def write_tevatron(path: str | Path, texts: TrainingTexts) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as half, ExitStack() as files:
-        file: IO[bytes] = files.enter_context(open(half, "wb"))
-        if path.name.endswith(".gz"):
-            packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
-            file = cast(IO[bytes], files.enter_context(packed))
+    with packed_whole(path) as file:
         for number, query in enumerate(texts.queries):
             record = {
                 "query_id": query.id,

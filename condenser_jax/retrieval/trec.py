@@ -5,14 +5,14 @@ falling, and equal scores by document id, falling as bytes do. Whoever cuts a ru
 `ranked`, or its figures differ from trec_eval's where scores are equal.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from condenser_jax.data.documents import BadRecords
 from condenser_jax.errors import UserError
-from condenser_jax.retrieval.collection import Qrels, Run
+from condenser_jax.retrieval.collection import Run
 from condenser_jax.retrieval.sound import (
     BAD_SHARE,
     Broken,
@@ -24,7 +24,7 @@ from condenser_jax.retrieval.sound import (
     tell_broken,
 )
 from condenser_jax.retrieval.texts import Texts
-from condenser_jax.whole_files import written_whole
+from condenser_jax.whole_files import packed_whole
 
 
 def ranked(scores: Mapping[str, float], k: int | None = None) -> list[str]:
@@ -68,14 +68,6 @@ class _Judgements:
             raise Broken(f"judges document {document!r}, which does not exist")
 
 
-def read_qrels(path: str | Path, bad_share: float = BAD_SHARE) -> dict[str, dict[str, int]]:
-    """Reads the judgements of a file. Raises UserError for too many broken lines."""
-    bad = BadRecords(bad_share)
-    qrels = _nested(sound_records(path, _Judgements(), bad))
-    tell_broken(str(path), bad)
-    return qrels
-
-
 def read_judged(
     path: str | Path, corpus: Texts, queries: Texts, bad_share: float = BAD_SHARE
 ) -> tuple[dict[str, dict[str, int]], Texts]:
@@ -112,51 +104,74 @@ def _nested(rows: Iterator[Placed]) -> dict[str, dict[str, int]]:
 
 
 class _RunLines:
-    """Parses "query Q0 document rank score tag"."""
+    """Parses "query Q0 document rank score tag" into `run`; `known` holds the documents that
+    exist.
+    """
 
-    def __init__(self) -> None:
-        self.unique = Unique("document of a query")
+    def __init__(self, known: set[str] | None = None) -> None:
+        self.known = known
+        self.run: dict[str, dict[str, float]] = {}
 
-    def __call__(self, line: str) -> tuple[str, str, float]:
+    def __call__(self, line: str) -> bool:
         fields = line.split()
         if len(fields) != 6:
             raise Broken(f"has {len(fields)} fields, not query, Q0, document, rank, score, tag")
         query, _, document, _, score, _ = fields
-        self.unique.check((query, document))
-        return query, document, number(score, "score")
+        if document in self.run.get(query, {}):
+            raise Broken(f"repeats the document of a query {(query, document)!r}")
+        if self.known is not None and document not in self.known:
+            raise Broken(f"finds document {document!r}, which does not exist")
+        self.run.setdefault(query, {})[document] = number(score, "score")
+        return True
 
 
-def read_run(path: str | Path, bad_share: float = BAD_SHARE) -> dict[str, dict[str, float]]:
-    """Reads a TREC run. Raises UserError for too many broken lines."""
+def read_run(
+    path: str | Path, bad_share: float = BAD_SHARE, corpus: Texts | None = None
+) -> dict[str, dict[str, float]]:
+    """Reads a TREC run. Raises UserError for too many broken lines; with a `corpus` those that find
+    what it does not hold are broken too.
+    """
+    known = None
+    if corpus is not None:
+        run = _read_lines(path, _RunLines(), BadRecords(1.0))
+        known = _existing({document for found in run.values() for document in found}, corpus)
     bad = BadRecords(bad_share)
-    run: dict[str, dict[str, float]] = {}
-    for _, (query, document, score) in sound_records(path, _RunLines(), bad):
-        run.setdefault(query, {})[document] = score
+    run = _read_lines(path, _RunLines(known), bad)
     tell_broken(str(path), bad)
     return run
 
 
+def _read_lines(path: str | Path, lines: _RunLines, bad: BadRecords) -> dict[str, dict[str, float]]:
+    for _ in sound_records(path, lines, bad):
+        pass
+    return lines.run
+
+
+def check_run(path: str | Path, names: Iterable[str]) -> None:
+    """Raises UserError for what cannot be written as a run: to be asked before a search, which else
+    would be lost. `names` are the ids of queries and documents, and the tag.
+    """
+    if str(path).endswith(".zst"):
+        raise UserError(f"{path} names a file of zstandard, which is read and not written; use .gz")
+    for name in names:
+        _word(name)
+
+
 def write_run(path: str | Path, run: Run, tag: str) -> None:
-    """Writes a TREC run, ranked; scores are written so that they are read back equal."""
-    with written_whole(path) as half, open(half, "w", encoding="utf-8") as file:
+    """Writes a TREC run, ranked, compressed where the name ends in .gz; scores are written so that
+    they are read back equal. Raises UserError for an id or tag with white space.
+    """
+    with packed_whole(path) as file:
         for query, scores in run.items():
             for rank, document in enumerate(ranked(scores), start=1):
                 fields = (_word(query), "Q0", _word(document), rank, float(scores[document]))
-                file.write(" ".join(map(str, fields)) + f" {_word(tag)}\n")
-
-
-def write_qrels(path: str | Path, qrels: Qrels) -> None:
-    """Writes judgements in TREC's format."""
-    with written_whole(path) as half, open(half, "w", encoding="utf-8") as file:
-        for query, grades in qrels.items():
-            for document, grade in grades.items():
-                file.write(f"{_word(query)} 0 {_word(document)} {grade}\n")
+                file.write((" ".join(map(str, fields)) + f" {_word(tag)}\n").encode())
 
 
 def _word(text: str) -> str:
     if not text or text.split() != [text]:
         raise UserError(
-            f"the id {text!r} holds white space, which separates the fields of TREC's formats; "
-            "rename it"
+            f"the id or tag {text!r} holds white space, which separates the fields of TREC's "
+            "formats; rename it"
         )
     return text

@@ -8,7 +8,6 @@ All of them hold the whole corpus in memory, in float32; `top_k` does not.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from condenser_jax.errors import UserError, choose
 from condenser_jax.search.top_k import Corpus, Hits
+from condenser_jax.whole_files import written_whole
 
 INDEXES = ("flat", "ivf", "hnsw")
 BLOCK = 65536  # vectors that are added at a time
@@ -49,20 +49,34 @@ def find_index(vectors: Corpus, directory: Path, kind: str, content: str) -> Fai
       kind: one of INDEXES.
       content: tells vectors apart; an index of another content is built anew.
 
-    Raises UserError if faiss is not installed.
+    Raises UserError as `check_index` does.
     """
-    choose("index", kind, INDEXES)
+    check_index(kind)
     faiss = _faiss()
     path = directory / f"faiss-{kind}.index"
     note = path.with_suffix(".json")
     known = {"content": content, "faiss": faiss.__version__, "rows": len(vectors)}
-    if not (path.exists() and note.exists() and json.loads(note.read_text()) == known):
+    if not (path.exists() and _read_note(note) == known):
         note.unlink(missing_ok=True)
-        partial = path.with_suffix(".partial")
-        faiss.write_index(_build(faiss, vectors, kind), str(partial))
-        os.replace(partial, path)
-        note.write_text(json.dumps(known))
+        with written_whole(path) as half:
+            faiss.write_index(_build(faiss, vectors, kind), str(half))
+        with written_whole(note) as half:
+            half.write_text(json.dumps(known), encoding="utf-8")
     return FaissIndex(kind, faiss.read_index(str(path)))
+
+
+def check_index(kind: str) -> None:
+    """Raises UserError for an unknown kind of index, and if faiss is not installed."""
+    choose("index", kind, INDEXES)
+    _faiss()
+
+
+def _read_note(path: Path) -> Any:
+    """What an index was built of; None where there is no note, or a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _build(faiss: Any, vectors: Corpus, kind: str) -> Any:

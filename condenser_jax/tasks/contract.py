@@ -4,7 +4,7 @@ A new task is a file with a function (options) -> Report, and one more row of `t
 flags that it reads.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from condenser_jax.retrieval.collection import CollectionOptions
 class Options:
     """The flags of the command, by their names; a task reads those that its row names."""
 
-    models: tuple[str, ...] = ()  # work directories, Hugging Face directories or hub ids
+    models: Sequence[str] = ()  # work directories, Hugging Face directories or hub ids
+    run: Sequence[str] = ()  # TREC runs of whatever system
     data: str = ""
     split: str = "test"
     pooling: str | None = None  # of models that do not say it

@@ -1,12 +1,12 @@
 """The task `open_qa`: whether one of the best passages holds an answer to the question."""
 
+from functools import partial
+
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.answers import ACCURACIES, top_k_accuracy
-from condenser_jax.retrieval.collection import Run
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.ranking import find, held, with_runs
-from condenser_jax.tasks.systems import report_systems
+from condenser_jax.tasks.ranking import Measured, report_rankings
 
 
 def report_open_qa(options: Options) -> Report:
@@ -19,9 +19,8 @@ def report_open_qa(options: Options) -> Report:
             f"{options.data} has no answers for {options.split}; expected answers.jsonl in a BEIR "
             "folder, or a DPR folder"
         )
-    systems, runs = {}, dict[str, Run]()
-    for name, run in find(collection, options, max(ACCURACIES)):
-        systems[name] = top_k_accuracy(run, collection.answers, collection.corpus)
-        runs |= {name: held(run)} if options.trec else {}
+    figures = partial(top_k_accuracy, answers=collection.answers, corpus=collection.corpus)
     what = f"{len(collection.answers):,} questions, {len(collection.corpus):,} passages"
-    return with_runs(report_systems("open_qa", systems, options, what), runs)
+    asked, depth = list(collection.answers), max(ACCURACIES)
+    measured = Measured("open_qa", collection, depth, asked, figures, what)
+    return report_rankings(measured, options)

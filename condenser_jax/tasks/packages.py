@@ -26,6 +26,7 @@ from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import DOCSTRINGS, read_pairs
 from condenser_jax.tasks.contract import Options, Report
 from condenser_jax.tasks.models import name_models, open_encoder
+from condenser_jax.tasks.sentences import numbered
 from condenser_jax.tasks.systems import report_systems
 
 PACKAGES = 12  # the most frequent ones
@@ -59,11 +60,11 @@ def report_packages(options: Options) -> Report:
     most = Counter(found.packages[: found.taught].tolist()).most_common(1)[0][0]
     guesses["majority"] = np.full_like(asked, most)
     systems = {
-        name: {"accuracy": {str(i): float(hit) for i, hit in enumerate(guess == asked)}}
+        name: {"accuracy": {str(i): float(hit) for i, hit in enumerate(guess == asked, start=1)}}
         for name, guess in guesses.items()
     }
     what = f"{found.taught:,} paragraphs teach, {len(asked):,} are asked, {PACKAGES} packages"
-    return report_systems("packages", systems, options, what)
+    return report_systems("packages", systems.items(), numbered(asked), options, what)
 
 
 def read_paragraphs(rest: str, split: str, reading: CollectionOptions) -> Paragraphs:

@@ -1,27 +1,95 @@
-"""What systems find in a collection: BM25 and every model, each as a run."""
+"""What systems find in a collection, each as a run: models, runs that are on disk, and BM25."""
 
+import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from condenser_jax.dense import encode_corpus, search_corpus
+from condenser_jax.errors import UserError
 from condenser_jax.retrieval.bm25 import Bm25, Bm25Options
 from condenser_jax.retrieval.collection import Collection, Run
+from condenser_jax.retrieval.metrics import PerQuery
 from condenser_jax.retrieval.own_passages import depth_for, without_own
-from condenser_jax.retrieval.trec import write_run
+from condenser_jax.retrieval.trec import check_run, ranked, read_run, write_run
 from condenser_jax.tasks.contract import Options, Report
 from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
-from condenser_jax.tasks.systems import BM25
+from condenser_jax.tasks.systems import BM25, report_systems
+
+log = logging.getLogger("condenser_jax")
 
 
-def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str, Run]]:
-    """Yields each system's name and the best `k` passages of every query (`own_passages`): models
-    in their order, then BM25. One model is in memory at a time, and its run can be read until the
-    next is asked for.
+class Measured(NamedTuple):
+    """What a task makes of rankings."""
+
+    task: str
+    collection: Collection
+    k: int  # passages of each query
+    asked: Sequence[str]  # ids of the queries that have figures
+    figures: Callable[[Run], PerQuery]
+    what: str  # for the heading
+
+
+def report_rankings(measured: Measured, options: Options) -> Report:
+    """The report of all systems: models in their order, then runs, then BM25. What can be refused
+    is refused before the first of them is encoded.
     """
-    own, depth = collection.own, depth_for(collection.own, k)
-    models = name_models(options.models, [BM25])
+    collection, found = measured.collection, dict[str, Run]()
+    names = name_models([*options.models, *options.run], [BM25])
+    if options.trec:
+        check_run("", chain(collection.queries.ids, collection.corpus.ids))
+
+    def measure(name: str, run: Run) -> tuple[str, PerQuery]:
+        if options.trec:
+            found[name] = _held(run)
+        return name, measured.figures(run)
+
+    def systems() -> Iterator[tuple[str, PerQuery]]:
+        given = {
+            name: measured.figures(_read(path, measured, options))
+            for name, path in names.items()
+            if path in options.run
+        }
+        models = {name: path for name, path in names.items() if name not in given}
+        for name, run in _find_by_models(models, collection, options, measured.k):
+            yield measure(name, run)
+        yield from given.items()
+        if options.bm25:
+            yield measure(BM25, _find_by_words(collection, options, measured.k))
+
+    report = report_systems(measured.task, systems(), measured.asked, options, measured.what)
+    return _with_runs(report, found)
+
+
+def _read(path: str, measured: Measured, options: Options) -> Run:
+    """The best k passages of every query of a run on disk; queries that nobody asks do not count.
+    Raises UserError for one that asks none of ours, and for too many broken lines.
+    """
+    collection, where = measured.collection, Path(path).expanduser()
+    read = read_run(where, options.reading.bad_share, collection.corpus)
+    run = {query: read[query] for query in measured.asked if query in read}
+    total = len(measured.asked)
+    if not run:
+        raise UserError(
+            f"--run={path} finds nothing for any of the {total:,} queries of {options.data} "
+            f"({options.split}); check --data and --split"
+        )
+    if missed := total - len(run):
+        log.warning("%s finds nothing for %d of %d queries: they count as 0", path, missed, total)
+    others = without_own(run, collection.own, measured.k)
+    return {q: {p: r[p] for p in ranked(r, measured.k)} for q, r in others.items()}
+
+
+def _find_by_models(
+    models: Mapping[str, str], collection: Collection, options: Options, k: int
+) -> Iterator[tuple[str, Run]]:
+    """Yields each name and the best `k` passages of every query (`own_passages`). One model is in
+    memory at a time, and its run can be read until the next is asked for.
+    """
+    depth = depth_for(collection.own, k)
     poolings = pooling_of(list(models.values()), options.pooling)
     for name, path in models.items():
         encoder = open_encoder(path, poolings[path])
@@ -30,11 +98,15 @@ def find(collection: Collection, options: Options, k: int) -> Iterator[tuple[str
                 encoder, collection.corpus, directory, source=options.data, shows_progress=True
             )
             run = search_corpus(encoder, vectors, collection.queries, depth, shows_progress=True)
-            yield name, without_own(run, own, k)
-    if options.bm25:
-        how = Bm25Options(stop_words=options.english, stemming=options.english)
-        by_words = Bm25(collection.corpus, how).search(collection.queries, depth)
-        yield BM25, without_own(by_words, own, k)
+            yield name, without_own(run, collection.own, k)
+
+
+def _find_by_words(collection: Collection, options: Options, k: int) -> Run:
+    """What BM25 finds."""
+    how = Bm25Options(stop_words=options.english, stemming=options.english)
+    depth = depth_for(collection.own, k)
+    by_words = Bm25(collection.corpus, how).search(collection.queries, depth)
+    return without_own(by_words, collection.own, k)
 
 
 @contextmanager
@@ -47,12 +119,12 @@ def _kept(vectors: str, name: str) -> Iterator[Path]:
         yield Path(directory) / "vectors"
 
 
-def held(run: Run) -> Run:
+def _held(run: Run) -> Run:
     """A run that stays when its vectors are gone."""
     return {query: dict(passages) for query, passages in run.items()}
 
 
-def with_runs(report: Report, runs: dict[str, Run]) -> Report:
+def _with_runs(report: Report, runs: dict[str, Run]) -> Report:
     """The report with a TREC run of each system beside its files."""
     files = {
         f".{file_name(name)}.trec": lambda path, name=name: write_run(

@@ -1,12 +1,12 @@
 """The task `retrieval`: how well models and BM25 find the passages that were judged relevant."""
 
+from functools import partial
+
 from condenser_jax.errors import UserError
-from condenser_jax.retrieval.collection import Run
 from condenser_jax.retrieval.kinds import open_collection
-from condenser_jax.retrieval.metrics import RECALLS, evaluate
+from condenser_jax.retrieval.metrics import BEST, RECALLS, evaluate
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.ranking import find, held, with_runs
-from condenser_jax.tasks.systems import report_systems
+from condenser_jax.tasks.ranking import Measured, report_rankings
 
 
 def report_retrieval(options: Options) -> Report:
@@ -23,9 +23,7 @@ def report_retrieval(options: Options) -> Report:
             "--task=open_qa"
         )
     recalls = [k for k in RECALLS if k <= options.k]
-    systems, runs = {}, dict[str, Run]()
-    for name, run in find(collection, options, options.k):
-        systems[name] = evaluate(run, collection.qrels, recalls)
-        runs |= {name: held(run)} if options.trec else {}
+    figures = partial(evaluate, qrels=collection.qrels, recalls=recalls, best=min(BEST, options.k))
     what = f"{len(collection.queries):,} queries, {len(collection.corpus):,} passages"
-    return with_runs(report_systems("retrieval", systems, options, what), runs)
+    measured = Measured("retrieval", collection, options.k, list(collection.qrels), figures, what)
+    return report_rankings(measured, options)

@@ -5,15 +5,16 @@ another section of the same article (Ein Dor et al. 2018).
 from condenser_jax.retrieval.metrics import triplet_hits
 from condenser_jax.retrieval.sentence_sources import open_triplets
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.sentences import encode_columns
+from condenser_jax.tasks.sentences import encode_columns, numbered
 from condenser_jax.tasks.systems import report_systems
 
 
 def report_sections(options: Options) -> Report:
     """The share of a split's triplets with d(anchor, positive) < d(anchor, negative), Euclid's."""
     triplets = open_triplets(options.data, options.split, options.reading)
-    systems = {}
-    for name, vectors in encode_columns(options, triplets):
-        hits = triplet_hits(*vectors).astype(float).tolist()
-        systems[name] = {"accuracy": {str(i): hit for i, hit in enumerate(hits, start=1)}}
-    return report_systems("sections", systems, options, f"{len(triplets):,} triplets")
+    names = numbered(triplets)
+    systems = (
+        (name, {"accuracy": dict(zip(names, triplet_hits(*vectors).astype(float), strict=True))})
+        for name, vectors in encode_columns(options, triplets)
+    )
+    return report_systems("sections", systems, names, options, f"{len(triplets):,} triplets")

@@ -1,12 +1,17 @@
 """Sentences side by side in rows, and what each model makes of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 
 import numpy as np
 
 from condenser_jax.data.progress import Progress
 from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
+
+
+def numbered(rows: Sized) -> list[str]:
+    """The names of rows in figures: their numbers, from 1."""
+    return [str(number) for number in range(1, len(rows) + 1)]
 
 
 def encode_columns(

@@ -6,7 +6,7 @@ the first of an earlier evaluation.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,20 @@ BM25 = "BM25"  # the name of the baseline
 Systems = Mapping[str, PerQuery]  # system -> metric -> query -> value
 
 
-def report_systems(task: str, systems: Systems, options: Options, what: str) -> Report:
+def report_systems(
+    task: str,
+    found: Iterable[tuple[str, PerQuery]],
+    queries: Sequence[str],
+    options: Options,
+    what: str,
+) -> Report:
     """Tables of all systems and the paired test of two, with files to keep.
 
     Args:
       task: its name, which an earlier evaluation must share.
-      systems: in the order of the rows, the first of them the one in question.
+      found: the systems in the order of the rows, the first of them the one in question; they are
+        asked for when all that can be refused was.
+      queries: names of what every system is asked: queries, pairs, triplets.
       what: what they were measured on, for the heading: "1,000 queries, 50,000 passages".
 
     Warns of a model that has read what is asked of the docstrings. Raises UserError for an earlier
@@ -37,7 +45,8 @@ def report_systems(task: str, systems: Systems, options: Options, what: str) -> 
         for model in options.models:
             warn_of_another_split(model, options.data, options.reading)
     asked = {"task": task, "data": options.data, "split": options.split, **_division(options)}
-    earlier = read_per_query(options.baseline, asked) if options.baseline else {}
+    earlier = read_per_query(options.baseline, asked, queries) if options.baseline else {}
+    systems = dict(found)
     rows = {**systems, **_renamed(earlier, systems, options.baseline)}
     first = next(iter(systems))
     others = list(rows)[len(systems) :] or list(systems)[1:]
@@ -81,17 +90,20 @@ def _division(options: Options) -> dict[str, float]:
     return {"heldout_share": reading.heldout_share, "split_seed": reading.split_seed}
 
 
-def read_per_query(path: str, asked: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+def read_per_query(
+    path: str, asked: Mapping[str, Any], queries: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Reads the systems of PREFIX.per_query.json. Raises UserError for another file, another task
-    than that of what is `asked` now, and docstrings of another split.
+    than that of what is `asked` now, docstrings of another split, and other queries.
     """
     task = asked["task"]
     try:
         kept: Any = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         found, systems = kept["task"], kept["systems"]
+        theirs = [values.keys() for figures in systems.values() for values in figures.values()]
     except OSError as error:
         raise UserError(f"--baseline={path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"--baseline={path} holds no results of queries; name a file that "
             "launch/evaluate.py wrote: PREFIX.per_query.json"
@@ -103,6 +115,13 @@ def read_per_query(path: str, asked: Mapping[str, Any]) -> dict[str, dict[str, d
             raise UserError(
                 f"--baseline={path} asked docstrings of {name} {kept[name]:g}, not "
                 f"{asked[name]:g}; use --{name}={kept[name]:g}, or evaluate it anew"
+            )
+    ours = set(queries)
+    for names in theirs:
+        if names != ours:
+            raise UserError(
+                f"--baseline={path} asked other queries: {len(names ^ ours):,} are in one of the "
+                f"two alone ({len(names):,} then, {len(ours):,} now); evaluate it anew"
             )
     return systems
 

@@ -19,7 +19,7 @@ from condenser_jax.training.workdir import write_json
 
 READING = tuple(field.name for field in fields(CollectionOptions))  # how data are read
 SENTENCES = ("data", "split", "pooling", "baseline", *READING)
-SEARCH = (*SENTENCES, "bm25", "english", "vectors", "trec")
+SEARCH = (*SENTENCES, "run", "bm25", "english", "vectors", "trec")
 
 TASKS: dict[str, Task] = {
     "retrieval": Task(report_retrieval, (*SEARCH, "k")),

@@ -47,8 +47,11 @@ def test_a_run_is_searched_with_beside_bm25_and_the_results_are_read_back(
     names = [f"first{end}" for end in (".json", ".md", ".per_query.json", ".BM25.trec")]
     assert all((tmp_path / name).is_file() for name in names) and "BM25" in done.stdout
     baseline = f"--baseline={tmp_path / 'first.per_query.json'}"
-    done = launch("evaluate", *how, baseline, f"--output={tmp_path / 'again'}", cache=cache)
+    given = f"--run={tmp_path / 'first.BM25.trec'}"
+    done = launch("evaluate", *how, baseline, given, f"--output={tmp_path / 'again'}", cache=cache)
     assert "difference +0.0000 over" in done.stdout and ", p 1 (" in done.stdout, done.stderr
+    found = json.loads((tmp_path / "again.json").read_text())["systems"]
+    assert found["first.BM25.trec"] == pytest.approx(found["BM25"])
 
 
 def test_mistakes_are_one_line(cache, tmp_path):

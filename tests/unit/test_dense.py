@@ -99,6 +99,9 @@ def test_an_index_is_built_once_and_anew_beside_other_vectors(encoder, vectors, 
         return (found.directory / "faiss-flat.index").stat().st_mtime_ns
 
     assert built(vectors) == built(vectors)
+    before = built(vectors)
+    (vectors.directory / "faiss-flat.json").write_text('{"content": "half of a no')
+    assert built(vectors) != before  # a damaged note is none
     few = encode_corpus(encoder, CORPUS[:5], tmp_path / "v", shard_rows=SHARD)
     for name in ("faiss-flat.index", "faiss-flat.json"):
         shutil.copy2(vectors.directory / name, few.directory / name)
@@ -115,6 +118,26 @@ def test_an_encoder_of_other_weights_pooling_or_prefix_is_refused(vectors, tmp_p
     assert "weights_hash" in text and "tokenizer_hash" not in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query_max_length": 12}, "it has query_max_length 20, not 12; encode the corp"),
+        ({"passage_max_length": 30}, "it has passage_max_length 36, not 30; encode the"),
+    ],
+)
+def test_an_encoder_of_other_lengths_is_refused(vectors, tmp_path, changes, message):
+    how = {"pooling": "mean", "query_prefix": "the text "}
+    with pytest.raises(UserError, match=message):
+        search_corpus(Encoder.load(export_tiny(tmp_path, **how, **changes)), vectors, QUERIES, 3)
+
+
+def test_an_encoder_of_another_tokenizer_is_refused(encoder, vectors, tmp_path, monkeypatch):
+    described = encoder.described() | {"tokenizer_hash": "c" * 32}
+    monkeypatch.setattr(encoder, "described", lambda: described)
+    with pytest.raises(UserError, match=r"it has tokenizer_hash \w{8}, not cccccccc; encode the c"):
+        search_corpus(encoder, vectors, QUERIES, 3)
+
+
 def test_texts_are_those_of_a_file_or_of_a_collection(tmp_path, monkeypatch):
     monkeypatch.setenv("CONDENSER_JAX_CACHE", str(tmp_path / "cache"))
     (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "one"}\n')
@@ -122,7 +145,10 @@ def test_texts_are_those_of_a_file_or_of_a_collection(tmp_path, monkeypatch):
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\na\t1\t1\n")
     assert open_texts(f"beir:{tmp_path}").ids == ["1"]
+    assert open_texts(f"beir:{tmp_path}", split="absent").ids == ["1"]  # passages are of no split
     assert open_texts(f"beir:{tmp_path}", "query").ids == ["a"]
+    with pytest.raises(UserError, match="has no split 'absent'"):
+        open_texts(f"beir:{tmp_path}", "query", split="absent")
     assert open_texts(str(tmp_path / "queries.jsonl"), "query").ids == ["a"]
     with pytest.raises(UserError, match="names no kind; write KIND:WHERE"):
         open_texts(str(tmp_path / "corpus.json"))
@@ -139,6 +165,25 @@ def test_impossible_vectors_are_refused(encoder, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         encode_corpus(encoder, CORPUS, tmp_path / "v", **options)
     assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        (
+            {"recall": 0.9, "index": "flat"},
+            "approximate 0.9 is a wish to the search of the vec",
+        ),
+        ({"recall": 1.5}, "recall 1.5 is not within 0 and 1; 0 searches exactly"),
+        ({"index": "hsnw"}, "unknown index 'hsnw'; did you mean 'hnsw'"),
+    ],
+)
+def test_impossible_wishes_are_refused_before_a_query_is_encoded(
+    encoder, vectors, watched, wishes, message
+):
+    with pytest.raises(UserError, match=message):
+        search_corpus(encoder, vectors, QUERIES, 3, **wishes)
+    assert not watched
 
 
 @pytest.mark.parametrize("index", ["", "flat"])
@@ -161,5 +206,3 @@ def test_faiss_is_an_extra(encoder, vectors, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(UserError, match=r'faiss, which is not installed; pip install "condenser_j'):
         search_corpus(encoder, vectors, QUERIES, 3, index="flat")
-    with pytest.raises(UserError, match="unknown index 'hsnw'; did you mean 'hnsw'"):
-        search_corpus(encoder, vectors, QUERIES, 3, index="hsnw")

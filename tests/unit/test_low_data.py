@@ -7,7 +7,7 @@ import pytest
 from condenser_jax.errors import UserError
 from condenser_jax.methods import configure
 from condenser_jax.pipeline import low_data
-from condenser_jax.pipeline.low_data import Plan, run_plan
+from condenser_jax.pipeline.low_data import Plan, read_limits, run_plan
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.training.workdir import Workdir
 
@@ -78,6 +78,9 @@ def test_one_run_has_no_deviation_and_may_be_measured_on_a_test(
 
 
 def test_a_plan_that_cannot_be_is_refused(config, tmp_path):
+    assert read_limits(["500", "0"]) == [500, 0]
+    with pytest.raises(UserError, match="--limits=500,half are no numbers of rows; e.g. 500,1000"):
+        read_limits(["500", "half"])
     with pytest.raises(
         UserError, match=r"sizes \[5\] with 0 seeds for 0 epochs: expected one size"
     ):

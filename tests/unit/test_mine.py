@@ -117,6 +117,18 @@ def test_an_encoder_that_was_never_fine_tuned_mines_only_when_forced(data, tmp_p
     assert len(negatives(tmp_path / "x.jsonl")) == 6
 
 
+def test_scores_that_are_left_out_are_told(data, tmp_path):
+    first, scored = tmp_path / "first.jsonl", tmp_path / "scored.jsonl"
+    assert "scores" not in mine_file(first, data, "train", FEW, uses_bm25=True)
+    records = [json.loads(line) for line in first.read_text().splitlines()]
+    for record in records:
+        for passage in record["positive_passages"] + record["negative_passages"]:
+            passage["score"] = 1.5
+    scored.write_text("".join(json.dumps(record) + "\n" for record in records))
+    said = mine_file(tmp_path / "x.jsonl", f"tevatron:{scored}", "train", FEW, uses_bm25=True)
+    assert f"the scores of tevatron:{scored} are left out: what is mined has none" in said
+
+
 def test_queries_without_negatives_are_counted(data, tmp_path):
     one = MiningOptions(depth=1)
     said = mine_file(tmp_path / "x.jsonl", data, "train", one, uses_bm25=True)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from condenser_jax.data.ranking_batches import ABSENT, Lists, RankingBatches, TrainingSet
+from condenser_jax.data import ranking_batches
+from condenser_jax.data.ranking_batches import (
+    ABSENT,
+    Lists,
+    RankingBatches,
+    TrainingSet,
+    first_alike,
+)
 from condenser_jax.data.vocabulary import Vocabulary
 from condenser_jax.errors import UserError
 
@@ -12,13 +19,16 @@ PASSAGES = 30
 
 
 class Texts:
-    """Text number n is the token FIRST + n, repeated n % 4 + 1 times."""
+    """Text number n is the token FIRST + n, repeated n % 4 + 1 times; from `kinds` on the texts
+    come again.
+    """
 
-    def __init__(self, total: int) -> None:
-        lengths = np.arange(total) % 4 + 1
-        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+    def __init__(self, total: int, kinds: int = 1000) -> None:
+        lengths = np.arange(total) % kinds % 4 + 1
+        self.offsets, self.kinds = np.concatenate([[0], np.cumsum(lengths)]), kinds
 
     def gather(self, indices, starts, length):
+        indices = indices % self.kinds
         sizes = np.minimum(indices % 4 + 1, length)
         is_real = np.arange(length) < sizes[:, None]
         return np.where(is_real, FIRST + indices[:, None], PAD).astype(np.int32), sizes
@@ -34,10 +44,10 @@ POSITIVES = _lists([0], [1, 2, 3], [4], [5, 6], [7])
 NEGATIVES = _lists([20, 21, 22, 23], [24, 25], [], [26], [10, 11, 12, 13, 14, 15])
 
 
-def _batches(positives=POSITIVES, negatives=NEGATIVES, group=4, batch_size=5, seed=0):
+def _batches(positives=POSITIVES, negatives=NEGATIVES, group=4, batch_size=5, seed=0, kinds=1000):
     none = np.zeros(0, np.int32)
     vocabulary = Vocabulary(PAD, CLS, SEP, 3, None, none, np.zeros(50, bool), none)
-    data = TrainingSet(Texts(5), Texts(PASSAGES), positives, negatives)
+    data = TrainingSet(Texts(5), Texts(PASSAGES, kinds), positives, negatives)
     return RankingBatches(data, vocabulary, batch_size, group, 5, 4, seed)
 
 
@@ -94,6 +104,25 @@ def test_all_known_positives_come_along():
     batch = _batches().batch(0)
     known = dict(zip(batch["query_input_ids"][:, 1] - FIRST, batch["positives"], strict=True))
     assert known[1].tolist() == [1, 2, 3] and known[0].tolist() == [0, ABSENT, ABSENT]
+
+
+def test_passages_that_read_alike_have_one_number_whatever_their_ids():
+    """So a copy of a positive is no negative: of 30 texts the last 10 are the first 10 again."""
+    whole, copied = _batches().batch(0), _batches(kinds=20).batch(0)
+    assert (whole["passages"] >= 20).any() and (copied["passages"] < 20).all()
+    np.testing.assert_array_equal(copied["passages"], whole["passages"] % 20)
+    np.testing.assert_array_equal(copied["positives"], whole["positives"])
+    later = _lists([20], [1, 2, 23], [4], [5, 6], [7])
+    known = _batches(later, kinds=20).batch(0)["positives"]
+    assert {tuple(row) for row in known.tolist()} >= {(0, ABSENT, ABSENT), (1, 2, 3)}
+
+
+def test_passages_are_alike_as_far_as_they_are_read(monkeypatch):
+    monkeypatch.setattr(ranking_batches, "AT_ONCE", 4)
+    texts = Texts(9, kinds=5)
+    assert first_alike(texts, 3).tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    texts.gather = lambda which, starts, length: (np.minimum(which, 6)[:, None], which * 0 + 1)
+    assert first_alike(texts, 1).tolist() == [0, 1, 2, 3, 4, 5, 6, 6, 6]
 
 
 def test_scores_follow_their_passages():

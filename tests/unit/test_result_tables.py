@@ -1,8 +1,6 @@
 """Results stand side by side, whatever each system has."""
 
-import json
-
-from condenser_jax.retrieval.tables import as_json, as_markdown, as_text
+from condenser_jax.retrieval.tables import as_markdown, as_text
 
 RESULTS = {"BM25": {"MRR@10": 0.42, "queries": 1730}, "a|b": {"MRR@10": 0.5, "p": 0.0312}}
 
@@ -22,7 +20,3 @@ def test_markdown_keeps_its_columns():
         "| BM25 | 0.4200 | 1,730 | - |",
         "| a\\|b | 0.5000 | - | 0.0312 |",
     ]
-
-
-def test_json_is_not_rounded():
-    assert json.loads(as_json({"a": {"m": 1 / 3}})) == {"a": {"m": 1 / 3}}

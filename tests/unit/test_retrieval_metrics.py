@@ -79,6 +79,15 @@ def test_a_relevant_passage_on_rank_eleven_counts_for_recall_alone():
     assert found["Recall@11"] == 1 and found["MAP"] == pytest.approx(1 / 11)
 
 
+def test_figures_of_a_short_ranking_are_named_after_its_length():
+    run = {"q": {"d3": 3.0, "d1": 2.0, "d2": 1.0}}
+    found = metrics.evaluate(run, {"q": {"d1": 1, "d2": 1}}, (1,), best=2)
+    assert list(found) == ["MRR@2", "nDCG@2", "MAP", "Recall@1"]
+    log2 = np.log2
+    by_hand = {"MRR@2": 1 / 2, "nDCG@2": (1 / log2(3)) / (1 + 1 / log2(3))}
+    assert {name: found[name]["q"] for name in by_hand} == pytest.approx(by_hand)
+
+
 def test_what_cannot_be_evaluated_is_refused():
     with pytest.raises(UserError, match="no query of the judgements has a relevant document"):
         metrics.evaluate(RUN, {"q1": {"d1": 0}})

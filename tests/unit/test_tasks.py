@@ -14,8 +14,8 @@ from condenser_jax.hf.card import CARD_FILE
 from condenser_jax.retrieval import metrics, sentence_sources
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import DocstringPair
-from condenser_jax.retrieval.trec import read_run
-from condenser_jax.tasks import packages, ranking
+from condenser_jax.retrieval.trec import read_run, write_run
+from condenser_jax.tasks import packages, ranking, sentences
 from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.models import name_models, pooling_of
 from condenser_jax.tasks.table import TASKS, check_flags, write_files
@@ -114,19 +114,90 @@ def test_queries_that_are_passages_do_not_find_themselves(models, data, encoder,
     shutil.copy(folder / "corpus.jsonl", folder / "queries.jsonl")
     judged = "".join(f"p{i}\tp{i + 1}\t1\n" for i in range(12))
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-    report = TASKS["retrieval"].report(
-        options(models, FIRST, data=f"beir:{folder}", k=5, trec=True)
-    )
-    runs = {path.name: read_run(path) for path in write_files(report, tmp_path / "x")[-2:]}
     vectors = encoder.encode(PASSAGES)
+    scores = (vectors @ vectors.T).tolist()
+    raw = {f"p{i}": {f"p{j}": scores[i][j] for j in range(40)} for i in range(12)}
+    write_run(tmp_path / "raw.trec", raw, "raw")  # each finds itself
+    flags = {"data": f"beir:{folder}", "k": 5, "trec": True, "run": [str(tmp_path / "raw.trec")]}
+    report = TASKS["retrieval"].report(options(models, FIRST, **flags))
+    runs = {path.name: read_run(path) for path in write_files(report, tmp_path / "x")[-2:]}
     for query, found in runs[f"x.{FIRST}.trec"].items():
         ranks = [f"p{row}" for row in np.argsort(-(vectors @ vectors[int(query[1:])]))]
         assert set(found) == set([name for name in ranks if name != query][:5])
     assert all(query not in found for query, found in runs["x.BM25.trec"].items())
     qrels = {f"p{i}": {f"p{i + 1}": 1} for i in range(12)}
-    expected = metrics.means(metrics.evaluate(runs[f"x.{FIRST}.trec"], qrels, [1]))
-    figures = report.figures["systems"][FIRST]
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    expected = metrics.means(metrics.evaluate(runs[f"x.{FIRST}.trec"], qrels, [1], best=5))
+    assert {"MRR@5", "nDCG@5"} < expected.keys()  # as many as were asked for
+    for name in (FIRST, "raw.trec"):
+        assert report.figures["systems"][name] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_run_on_disk_stands_beside_models_and_in_the_paired_test(searched, models, data):
+    report, files = searched
+    run = files[f"found.{FIRST}.trec"]
+    flags = {"data": f"beir:{data}", "run": [str(run)], "trec": True}
+    again = TASKS["retrieval"].report(options(models, SECOND, **flags))
+    assert list(again.figures["systems"]) == [SECOND, run.name, "BM25"]
+    assert again.figures["compared"] == [SECOND, run.name]
+    expected = report.figures["systems"][FIRST]
+    assert again.figures["systems"][run.name] == pytest.approx(expected, abs=1e-6)
+    written = [ending for ending in again.files if ending.endswith(".trec")]
+    assert written == [f".{SECOND}.trec", ".BM25.trec"]  # the run itself is there
+
+
+def test_runs_need_no_model_and_are_compared_with_earlier_results(searched, data, tmp_path, caplog):
+    report, files = searched
+    run = read_run(files[f"found.{SECOND}.trec"])
+    unjudged = {"nobody's": run.pop("q3")}
+    write_run(tmp_path / "mine.trec.gz", run | {"other": unjudged["nobody's"]}, "mine")
+    flags = {"data": f"beir:{data}", "run": [str(tmp_path / "mine.trec.gz")], "bm25": False}
+    flags["baseline"] = str(files["found.per_query.json"])
+    figures = TASKS["retrieval"].report(Options(**flags)).figures
+    assert list(figures["systems"]) == ["mine.trec.gz", FIRST, SECOND, "BM25"]
+    assert figures["compared"] == ["mine.trec.gz", FIRST] and "MRR@10" in figures["tests"]
+    assert "mine.trec.gz finds nothing for 1 of 12 queries: they count as 0" in caplog.text
+    answered = TASKS["open_qa"].report(Options(**flags | {"baseline": ""})).figures
+    assert answered["systems"]["mine.trec.gz"]["Accuracy@100"] == pytest.approx(11 / 12)
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """What is refused is refused before a model is read."""
+
+    def read(*_):
+        raise AssertionError("a model was read")
+
+    for module in (ranking, sentences):
+        monkeypatch.setattr(module, "open_encoder", read)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("q1 Q0 p1 1 0.5 a\nq1 Q0 x9 2 0.4 a\n", "1 of 2 .* finds document 'x9', which does not e"),
+        (
+            "q99 Q0 p1 1 0.5 a\n",
+            r"nothing for any of the 12 queries of beir:.* \(test\); check --d",
+        ),
+        (None, "mine.trec is not a file; check the path"),
+    ],
+)
+def test_a_run_of_something_else_is_refused_before_the_work(
+    models, data, tmp_path, no_work, lines, message
+):
+    if lines:
+        (tmp_path / "mine.trec").write_text(lines)
+    flags = {"data": f"beir:{data}", "run": [str(tmp_path / "mine.trec")]}
+    with pytest.raises(UserError, match=message):
+        TASKS["retrieval"].report(options(models, FIRST, **flags))
+
+
+def test_ids_that_no_run_can_hold_are_refused_before_the_work(models, data, tmp_path, no_work):
+    folder = shutil.copytree(data, tmp_path / "blank")
+    with open(folder / "corpus.jsonl", "a") as file:
+        file.write('{"_id": "p 40", "text": "one more"}\n')
+    with pytest.raises(UserError, match="the id or tag 'p 40' holds white space"):
+        TASKS["retrieval"].report(options(models, FIRST, data=f"beir:{folder}", trec=True))
 
 
 def test_results_of_queries_are_kept_and_read_back_to_compare_with(searched, models, data):
@@ -280,13 +351,25 @@ def test_broken_records_of_an_evaluation_are_fatal_above_the_share_that_is_asked
         ("sts", {"data": "{}/sts/dev.tsv", "baseline": "{}/corpus.jsonl"}, "holds no results of q"),
     ],
 )
-def test_a_mistake_in_the_data_is_one_line(models, data, task, flags, message):
+def test_a_mistake_in_the_data_is_one_line(models, data, no_work, task, flags, message):
     flags = {n: v.format(data) if isinstance(v, str) else v for n, v in flags.items()}
     with pytest.raises(UserError, match=message):
         TASKS[task].report(options(models, FIRST, **flags))
 
 
-def test_results_of_another_task_are_refused(searched, models, data):
+def test_results_of_other_queries_are_refused_before_the_work(searched, models, data, no_work):
+    kept = searched[1]["found.per_query.json"]
+    folder = shutil.copytree(data, kept.parent / "fewer")
+    judged = (folder / "qrels" / "test.tsv").read_text().splitlines(True)
+    (folder / "qrels" / "test.tsv").write_text("".join(judged[:-2]))
+    flags = {"data": f"beir:{folder}", "baseline": str(kept)}
+    with pytest.raises(
+        UserError, match=r"other queries: 2 are in .* \(12 then, 10 now\); evaluate"
+    ):
+        TASKS["retrieval"].report(options(models, FIRST, **flags))
+
+
+def test_results_of_another_task_are_refused(searched, models, data, no_work):
     kept = str(searched[1]["found.per_query.json"])
     with pytest.raises(UserError, match="is of task retrieval, not sts; name one of sts"):
         TASKS["sts"].report(options(models, FIRST, data=str(data / "sts/dev.tsv"), baseline=kept))

@@ -1,5 +1,7 @@
 """Exact search: as brute force in float64 finds it, whatever the blocks and the devices."""
 
+import tracemalloc
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -57,6 +59,7 @@ def test_queries_in_blocks_find_the_same(monkeypatch):
     whole = search_vectors(QUERIES, CORPUS, 5, ONE)
     monkeypatch.setattr(top_k, "QUERIES", 4)
     parts = search_vectors(QUERIES, CORPUS, 5, ONE)
+    assert parts.ids.dtype == np.int64
     np.testing.assert_array_equal(parts.ids, whole.ids)
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-5)
 
@@ -85,6 +88,17 @@ def test_the_corpus_is_read_once_and_never_more_than_a_block_of_it():
     watched, seen = Watched(), []
     search_vectors(QUERIES, watched, 5, ALL, block=16, advance=seen.append)
     assert watched.read == sum(seen) == len(CORPUS) and len(seen) == 6
+
+
+def test_what_many_queries_find_is_held_once():
+    """Of the host's own arrays: ids of 8 bytes, scores of 4, and blocks on their way."""
+    queries, k = np.tile(QUERIES, (300, 1)), 500
+    search_vectors(queries, CORPUS, k, ONE)  # compiles
+    tracemalloc.start()
+    hits = search_vectors(queries, CORPUS, k, ONE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 13.5 * hits.ids.size
 
 
 def test_an_approximate_search_finds_most_of_the_best():
