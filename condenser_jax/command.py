@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # a command starts quickly, and once more (`tune_process`)
 
 CONFIG = "config"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+UNDER_WAY = 0.05  # seconds until a write that had begun has ended
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 flags.disclaim_key_flags()  # --help shows what is declared here among the flags of the command
 
@@ -103,11 +105,13 @@ def run(main: Callable[[], None]) -> None:
 def _say_last(message: str) -> None:
     """Writes the last word to stderr: threads of libraries that a failure left behind may go on
     to print while the process ends, and nobody hears them.
+
+    Our own lines are written as they end; what waits in the buffer is half a line of such a thread.
     """
     sys.stdout.flush()
-    sys.stderr.flush()
     ours, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
+    time.sleep(UNDER_WAY)
     with open(ours, "w", encoding="utf-8", errors="backslashreplace") as stderr:
         print(message, file=stderr)
 

@@ -202,7 +202,7 @@ def test_what_nobody_foresaw_shows_its_stack_trace(outcomes, name, text):
 def test_the_last_word_is_the_message_whatever_threads_go_on_to_print(outcomes):
     status, output = outcomes["talker"]
     assert status == 2 and "chatter of a thread" in output
-    assert output.splitlines()[-1].endswith("error: batch_size 3 is odd; use 4.")
+    assert output.splitlines()[-1] == "error: batch_size 3 is odd; use 4."
 
 
 def test_help_names_the_flags_and_needs_no_config(outcomes):
