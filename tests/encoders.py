@@ -19,6 +19,7 @@ def export_tiny(
     model_type: str = "bert",
     seed: int = 0,
     queries_seed: int | None = None,
+    with_onnx: bool = False,
     **changes: Any,
 ) -> Path:
     """Exports a model with random weights and `CARD` with `changes`; returns its directory. With
@@ -30,4 +31,5 @@ def export_tiny(
     params = {"backbone": random_params(config, seed)["backbone"]}
     if queries_seed is not None:
         params["query_backbone"] = random_params(config, queries_seed)["backbone"]
-    return export(params, config, folder / "tokenizer", folder / "model", card, Facts("test"))
+    tokenizer, output = folder / "tokenizer", folder / "model"
+    return export(params, config, tokenizer, output, card, Facts("test"), with_onnx=with_onnx)

@@ -3,14 +3,17 @@
 import json
 import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from condenser_jax import Encoder
+from condenser_jax import Encoder, exporting
 from condenser_jax.errors import RunFailed, UserError
 from condenser_jax.exporting import differences_of, export_run, sample_texts
 from condenser_jax.hf.card import CARD_FILE
+from condenser_jax.training.workdir import Workdir
 from tests.encoders import export_tiny
 
 
@@ -68,6 +71,16 @@ def test_a_graph_without_its_packages_is_refused_before_anything_is_read(monkeyp
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"ONNX needs onnx\w*, which is .*condenser_jax\[onnx"):
         export_run("runs/none", tmp_path / "out", "last", with_onnx=True)
+
+
+def test_a_graph_of_a_classifier_is_refused(monkeypatch, tmp_path):
+    run = SimpleNamespace(params={"classifier": {}}, workdir=Workdir(Path("runs/rte")))
+    monkeypatch.setattr(exporting, "check_packages", lambda: None)
+    monkeypatch.setattr(exporting, "read_run", lambda path, step: run)
+    text = "runs/rte is a classifier, and --onnx writes encoders; leave it out"
+    with pytest.raises(UserError, match=text):
+        export_run("runs/rte", tmp_path / "out", "last", with_onnx=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_card_of_an_export_says_whether_it_was_fine_tuned(tmp_path):
