@@ -1,4 +1,4 @@
-"""A retriever learns what is planted: from a configuration to a finished run, on a collection in
+"""A retriever learns what is planted: from a configuration to the end of a run, on a collection in
 which queries ask in one language and passages answer in another.
 
 Query and passage share no word, so a dictionary has to be learned from the labels: BM25 and an
@@ -10,12 +10,18 @@ among the training queries the same run must find nothing either.
 import itertools
 import json
 import random
+import time
 
+import jax
 import pytest
 
+from condenser_jax.build import build
 from condenser_jax.data.tokenization import train_wordpiece
 from condenser_jax.methods import configure
-from condenser_jax.run import train
+from condenser_jax.training.checkpoints import Checkpoints
+from condenser_jax.training.loop import Loop, Run
+from condenser_jax.training.signals import StopRequest
+from tests.helpers import QUICK
 
 ADJECTIVES = {
     "black": "schwarze",
@@ -60,26 +66,43 @@ def write_collection(folder, answers):
 def learned(answers, tokenizer, folder, monkeypatch):
     """The figures of a run before and after, of held-out queries among all passages."""
     monkeypatch.setenv("CONDENSER_JAX_CACHE", str(folder / "cache"))
-    sizes = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
-    rates = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "initializer_range": 0.1}
+    monkeypatch.setattr(
+        Run, "compile_step", lambda run, active: run.lower_step(active).compile(QUICK)
+    )
     config = configure(
         {
-            "objective": {"name": "retriever", "pooling": "mean", "normalise": True}
-            | {"temperature": 0.1},
+            "objective": {
+                "name": "retriever",
+                "pooling": "mean",
+                "normalise": True,
+                "temperature": 0.1,
+            },
             "data": {
                 "train": write_collection(folder / "collection", answers),
                 "tokenizer": str(tokenizer),
                 "query_length": 8,
                 "passage_length": 8,
             },
-            "model": sizes | rates,
+            "model": {
+                "hidden_size": 32,
+                "num_layers": 1,
+                "num_heads": 2,
+                "intermediate_size": 32,
+                "initializer_range": 0.1,
+                "hidden_dropout": 0.0,
+                "attention_dropout": 0.0,
+            },
             "optimizer": {"learning_rate": 1e-2},
-            "training": {"steps": 150, "batch_size": 24, "eval_every": 150, "tensorboard": False},
-            "evaluation": {"batch_size": 40},
+            "training": {"steps": 100, "batch_size": 24, "log_every": 100},
+            "evaluation": {"batch_size": 36},
         }
     )
-    _, found = train(config, folder / "run", began=0.0)
-    return found["first"], found["last"]
+    run = build(config, jax.devices()[:1]).run
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        loop = Loop(run, run.initial_state(), checkpoints, [], StopRequest())
+        loop.train(0, time.time())
+        checkpoints.wait()
+    return loop.history["first"], loop.history["last"]
 
 
 RIGHT = {number: number for number in range(36) if number not in HELD_OUT}
@@ -89,7 +112,7 @@ def test_a_retriever_finds_for_every_new_query_the_passage_it_was_planted_for(
     tokenizer, tmp_path, monkeypatch
 ):
     before, after = learned(RIGHT, tokenizer, tmp_path, monkeypatch)
-    assert before["heldout/mrr@10"] < 0.4 and after["heldout/bm25_mrr@10"] < 0.4
+    assert before["heldout/mrr@10"] < 0.2 and after["heldout/bm25_mrr@10"] == 0.0
     assert after["heldout/mrr@10"] == 1.0
 
 
@@ -99,4 +122,5 @@ def test_with_shuffled_labels_it_finds_nothing(tokenizer, tmp_path, monkeypatch)
     shuffled = dict(zip(RIGHT, passages, strict=True))
     assert sum(query == passage for query, passage in shuffled.items()) <= 3
     _, after = learned(shuffled, tokenizer, tmp_path, monkeypatch)
-    assert after["heldout/mrr@10"] < 0.4
+    print(after)
+    assert after["heldout/mrr@10"] < 0.3

@@ -21,7 +21,7 @@ from condenser_jax.training.sharding import make_mesh
 from tests.helpers import assert_close, worst_difference
 from tests.meshes import ROWS, VARIANTS, gradient_of, small_run
 
-NAMES = [*METHODS, *VARIANTS]
+NAMES = [*METHODS, *VARIANTS]  # a new method is tested fast until it stands in WITHIN
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 2, 1)]
 WITHIN = {  # slow: most of its step is in that of another one, which is fast
     "mlm": "condenser",
