@@ -194,7 +194,9 @@ def test_the_section_ranks_rewards_and_tells_of_tasks(page):
     text = "\n".join(page)
     assert text.index("| the tutor | 0.200 ± 0.000") < text.index("| uniform | 0.100 ± 0.000")
     assert "| KD | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 |" in text
-    assert "median ± standard deviation over 2 seed(s) at the last step, learning rate 0.0002" in text
+    assert (
+        "median ± standard deviation over 2 seed(s) at the last step, learning rate 0.0002" in text
+    )
 
 
 def test_a_figure_that_one_seed_cannot_have_is_a_dash_and_no_failure(arms, report):
