@@ -122,5 +122,4 @@ def test_with_shuffled_labels_it_finds_nothing(tokenizer, tmp_path, monkeypatch)
     shuffled = dict(zip(RIGHT, passages, strict=True))
     assert sum(query == passage for query, passage in shuffled.items()) <= 3
     _, after = learned(shuffled, tokenizer, tmp_path, monkeypatch)
-    print(after)
     assert after["heldout/mrr@10"] < 0.3
