@@ -88,29 +88,33 @@ def benchmark_module(name: str) -> ModuleType:
         sys.path.remove(BENCHMARKS)
 
 
-def worst_difference(got: Any, expected: Any) -> tuple[float, str]:
+def worst_difference(got: Any, expected: Any, floor: float = 0.0) -> tuple[float, str]:
     """The largest max|a - b| / max|b| of any tensor of two equal trees, and its path.
 
     The gradient of an attention's key bias is 0 in exact arithmetic, since softmax does not notice
     what is added to all its scores; what is computed is rounding. So its scale is that of the
-    query bias beside it.
+    query bias beside it. No scale is less than `floor` times the largest element of all tensors:
+    with it other gradients may be such zeros, which are equal up to an absolute difference.
     """
     ours, theirs = _leaves(got), _leaves(expected)
     assert ours.keys() == theirs.keys()
     differences = {}
+    least = floor and floor * max(np.abs(b).max() for b in theirs.values())
     for path, a in ours.items():
         b = theirs[path]
         assert a.shape == b.shape, f"{path}: {a.shape} is not {b.shape}"
-        scale = np.abs(theirs[_KEY_BIAS.sub("query", path)]).max()
+        scale = max(least, np.abs(theirs[_KEY_BIAS.sub("query", path)]).max())
         distance = np.abs(a - b).max()
         differences[path] = distance / scale if scale else np.inf * distance if distance else 0.0
     path = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
     return float(differences[path]), path
 
 
-def assert_close(got: Any, expected: Any, tolerance: float) -> None:
-    """Every tensor of two trees is equal within `tolerance` times its largest element."""
-    difference, path = worst_difference(got, expected)
+def assert_close(got: Any, expected: Any, tolerance: float, floor: float = 0.0) -> None:
+    """Every tensor of two trees is equal within `tolerance` times its largest element, or its
+    scale's floor (`worst_difference`).
+    """
+    difference, path = worst_difference(got, expected, floor)
     assert difference <= tolerance, f"{path} differs by {difference:.2e}, allowed {tolerance:.0e}"
 
 

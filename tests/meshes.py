@@ -11,31 +11,40 @@ from condenser_jax.models.config import ComputeConfig
 from condenser_jax.training.loop import Run
 from condenser_jax.training.sharding import to_global
 from tests.distillation import build_any
-from tests.helpers import QUICK, masked_batch, random_params, tiny_backbone
+from tests.helpers import QUICK, random_params, tiny_backbone
+from tests.text_batches import batch_of
 
 ROWS, LENGTH = 16, 24
 SMALL = {"early_layer": 0, "head_layers": 1}  # of the methods with a Condenser head
 SETTINGS: dict[str, dict[str, Any]] = {
     "condenser": SMALL,
     "cocondenser": SMALL,
+    "retriever": {"distillation": "kl"},
+    "classifier": {"task": "rte"},
     "tutor_kd": {"schedule": "joint"},
+    "minilmv2": {"relation_heads": 4},
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> a method with other options
+    "untied retriever": ("retriever", {"tied": False, "negatives": 8}),
 }
 BACKBONE = tiny_backbone(num_layers=1)
 
 
 class OneBatch:
-    """Every step has the same masked batch; rows differ in length and number of masked tokens."""
+    """Every step has the same batch; rows differ in length and number of masked tokens."""
 
     batch_size = ROWS
 
+    def __init__(self, method: str) -> None:
+        self.full = batch_of(method, BACKBONE, ROWS, LENGTH)
+
     def batch(self, step: int, rows: Any = slice(None)) -> dict[str, np.ndarray]:
         """The rows of batch `step`."""
-        full = masked_batch(BACKBONE, ROWS, LENGTH)
-        return {name: values[rows] for name, values in full.items()}
+        return {name: values[rows] for name, values in self.full.items()}
 
 
 def small_run(
-    method: str,
+    name: str,
     mesh: jax.sharding.Mesh,
     *,
     chunk_rows: int = 0,
@@ -44,15 +53,18 @@ def small_run(
     dtype: str = "float32",
     optimizer: optax.GradientTransformation | None = None,
 ) -> Run:
-    """A run of a tiny model from random parameters of `dtype`, dropout on; default: AdamW."""
-    options = METHODS[method].options(**SETTINGS.get(method, {}))
+    """A run of a method or one of VARIANTS: a tiny model from random parameters of `dtype`, dropout
+    on; default: AdamW.
+    """
+    method, changes = VARIANTS.get(name, (name, SETTINGS.get(name, {})))
+    options = METHODS[method].options(**changes)
     compute = ComputeConfig(dtype=dtype, chunk_rows=chunk_rows)
     objective, frozen = build_any(method, BACKBONE, compute, options)
     trained = {group for phase in objective.phases for group in phase.trains}
     return Run(
         objective=objective,
         optimizers={group: optimizer or optax.adamw(1e-2) for group in trained},
-        batches=OneBatch(),
+        batches=OneBatch(method),
         mesh=mesh,
         seed=seed,
         steps=1,

@@ -52,11 +52,15 @@ def labelled_batch(config: BackboneConfig, labels: np.ndarray, length: int = 16)
     return texts | {"token_type_ids": halves.astype(np.int32), "labels": labels}
 
 
-def batch_of(method: str, config: BackboneConfig) -> dict[str, np.ndarray]:
-    """Four rows of what a method learns from."""
+def batch_of(
+    method: str, config: BackboneConfig, rows: int = 4, length: int = 16
+) -> dict[str, np.ndarray]:
+    """So many rows of what a method learns from; `length` is that of spans and labelled texts."""
     if method == "retriever":
-        return ranking_batch(config)
+        return ranking_batch(config, rows)
     if method == "classifier":
-        return labelled_batch(config, np.array([0, 1, 1, 0], np.int32))
+        return labelled_batch(config, np.resize(np.array([0, 1, 1, 0], np.int32), rows), length)
     texts = {"similarity": 2, "sections": 3}
-    return rows_batch(config, texts[method]) if method in texts else masked_batch(config)
+    if method in texts:
+        return rows_batch(config, texts[method], rows)
+    return masked_batch(config, rows, length)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -58,15 +58,22 @@ def smoke(workdir: Path, *overrides: str, method: str = "condenser") -> list[str
 
 
 class Started:
-    """A training run, or a group (`local_cluster`), going on in the background."""
+    """A command, by default a training run, or a group (`local_cluster`), going on in the
+    background.
+    """
 
     running: ClassVar[list["Started"]] = []  # to be killed where a test fails half-way
 
     def __init__(
-        self, args: list[str], cache: Path, devices: int = 1, launcher: Sequence[str] = ()
+        self,
+        args: list[str],
+        cache: Path,
+        devices: int = 1,
+        launcher: Sequence[str] = (),
+        script: str = "train",
     ) -> None:
         self.process = subprocess.Popen(
-            [*launcher, *command("train", *args)],
+            [*launcher, *command(script, *args)],
             env=environment(cache, devices),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -78,10 +85,12 @@ class Started:
 
     def wait_for_step(self, workdir: Path, step: int) -> None:
         """Waits until metrics.jsonl tells of `step` or the process ends."""
+        self.wait_until(lambda: any(line["step"] >= step for line in metrics(workdir)))
+
+    def wait_until(self, is_time: Callable[[], bool]) -> None:
+        """Waits until it is time or the process ends."""
         limit = time.time() + TIMEOUT
-        while time.time() < limit and self.process.poll() is None:
-            if any(line["step"] >= step for line in metrics(workdir)):
-                return
+        while time.time() < limit and self.process.poll() is None and not is_time():
             time.sleep(0.02)
 
     def send(self, number: signal.Signals) -> tuple[int, str]:

@@ -2,13 +2,15 @@
 
 import gzip
 import json
+import signal
 
 import numpy as np
 import pytest
 
+from condenser_jax.errors import UserError
 from condenser_jax.retrieval.trec import read_run
 from condenser_jax.vectors import open_vectors
-from tests.end_to_end.launching import launch, local_cluster
+from tests.end_to_end.launching import Started, launch, local_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +87,43 @@ def test_two_processes_make_the_vectors_of_one(finished, collection, vectors, ca
     assert two.card == vectors.card
     np.testing.assert_allclose(two[0:40], vectors[0:40], atol=1e-5)
     assert (tmp_path / "two" / "00004.json").exists()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A file of so many passages that there is time to kill who encodes them."""
+    path = tmp_path_factory.mktemp("many") / "corpus.jsonl"
+    rows = ({"_id": f"p{i}", "text": f"the {i}th of {'many ' * (i % 9)}rows"} for i in range(9000))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_encoding_that_is_killed_goes_on_after_the_shards_that_are_done(
+    finished, many, cache, tmp_path
+):
+    def flags(output):
+        return [f"--model={finished}", f"--corpus={many}", f"--output={output}", "--shard_rows=30"]
+
+    def done_shards(output):
+        """{file: when it was written, and as which file of the disk}."""
+        found = (note.with_suffix(".bin").stat() for note in sorted(output.glob("0*.json")))
+        return [(shard.st_ino, shard.st_mtime_ns) for shard in found]
+
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert launch("encode", *flags(straight), cache=cache).returncode == 0
+    run = Started(flags(killed), cache, script="encode")
+    run.wait_until(lambda: len(done_shards(killed)) >= 5)
+    run.send(signal.SIGKILL)
+    done = done_shards(killed)
+    assert 5 <= len(done) < 300
+    with pytest.raises(UserError, match=f"lacks {300 - len(done)} of 300 shards"):
+        open_vectors(killed)
+    again = launch("encode", *flags(killed), cache=cache)
+    assert again.returncode == 0, again.stderr
+    assert done_shards(killed)[: len(done)] == done
+    whole, resumed = open_vectors(straight), open_vectors(killed)
+    assert resumed.card == whole.card and resumed.ids(range(9000)) == whole.ids(range(9000))
+    np.testing.assert_array_equal(resumed[0:9000], whole[0:9000])
 
 
 def test_mistakes_are_one_line(finished, collection, vectors, cache):

@@ -6,6 +6,7 @@ or another pooling in a file that only the other one reads, must differ.
 
 import dataclasses
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from condenser_jax import Encoder
 from condenser_jax.errors import RunFailed
 from condenser_jax.exporting import differences_of
 from condenser_jax.hf.card import CARD_FILE, read_card, write_card
+from condenser_jax.hf.load import QUERY_ENCODER
 from condenser_jax.hf.onnx_file import ONNX_FILE, run_onnx, write_onnx
 from tests.encoders import export_tiny
 
@@ -100,3 +102,16 @@ def test_onnx_runtime_finds_the_vectors_of_an_export(encoder):
     (directory / "modules.json").unlink()  # sentence-transformers would take the mean
     with pytest.raises(RunFailed, match="loaded by (ONNX Runtime|sentence-transformers)"):
         differences_of(other, directory)
+
+
+@pytest.mark.slow
+def test_two_encoders_have_a_graph_each(tmp_path):
+    pytest.importorskip("onnxruntime")
+    directory = export_tiny(tmp_path, queries_seed=1, with_onnx=True, query_prefix="one ")
+    both = Encoder.load(directory)
+    found = differences_of(both, directory)
+    assert set(found) == {"condenser_jax", "sentence-transformers", "ONNX Runtime"}
+    assert max(found.values()) < 1e-4
+    shutil.copyfile(directory / ONNX_FILE, directory / QUERY_ENCODER / ONNX_FILE)
+    with pytest.raises(RunFailed, match="loaded by ONNX Runtime its vectors differ by"):
+        differences_of(both, directory)
