@@ -7,7 +7,7 @@ tuned with few labels, small batches and wrong labels.
     python benchmarks/claims.py --smoke                  # minutes: to see that it works
 
 Every arm is pre-trained for 2N steps on the same data: masked language model 2N; Condenser 2N;
-Condenser N, then coCondenser N. A random start stands beside them, and BM25. Each is fine-tuned
+Condenser N, then coCondenser N at half the rate (docs/fine-tuning.md says why). A random start stands beside them, and BM25. Each is fine-tuned
 with 500, 2000 and all labels; in batches of 8, 32 and 128; with 0, 20 and 40 % of the positives
 replaced at random; three seeds each. Every part is done once and found again. Writes a section of
 docs/results.md and appends the figures to docs/benchmarks/claims.jsonl; in smoke size both lie
@@ -85,7 +85,12 @@ def arms(args: argparse.Namespace) -> dict[str, Step | None]:
     mlm_config = configuration(args, mlm.get_config(variant), 2 * n)
     whole = configuration(args, condenser.get_config(variant), 2 * n)
     half = training_step("condenser-half", configuration(args, condenser.get_config(variant), n))
-    contrast = configuration(args, cocondenser.get_config(variant), n, training={"batch_size": 32})
+    rest = cocondenser.get_config(variant)
+    second = {
+        "optimizer": {"learning_rate": args.learning_rate / 2},
+        "training": {"batch_size": 32},
+    }
+    contrast = configuration(args, rest, n, **second)
     found = {
         START: None,
         "mlm": training_step("mlm", mlm_config),
