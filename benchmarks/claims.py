@@ -7,11 +7,11 @@ tuned with few labels, small batches and wrong labels.
     python benchmarks/claims.py --smoke                  # minutes: to see that it works
 
 Every arm is pre-trained for 2N steps on the same data: masked language model 2N; Condenser 2N;
-Condenser N, then coCondenser N at half the rate (docs/fine-tuning.md says why). A random start stands beside them, and BM25. Each is fine-tuned
-with 500, 2000 and all labels; in batches of 8, 32 and 128; with 0, 20 and 40 % of the positives
-replaced at random; three seeds each. Every part is done once and found again. Writes a section of
-docs/results.md and appends the figures to docs/benchmarks/claims.jsonl; in smoke size both lie
-below --workdir.
+Condenser N, then coCondenser N at half the rate (docs/fine-tuning.md says why). A random start
+stands beside them, and BM25. Each is fine-tuned with 500, 2000 and all labels; in batches of 8, 32
+and 128; with 0, 20 and 40 % of the positives replaced at random; three seeds each. Every part is
+done once and found again. Writes a section of docs/results.md and appends the figures to
+docs/benchmarks/claims.jsonl; in smoke size both lie below --workdir.
 """
 
 import argparse
