@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from claims_report import ALL, NO_LABELS, START, Cell
-from flag_types import count, listed
+from flag_types import count, limit, listed, share
 
 LABELS, BATCHES, WRONG = (500, 2000, ALL), (8, 32, 128), (0.0, 0.2, 0.4)
 SCRATCH_RATE, CHECKPOINT_RATE = 2e-3, 1e-4  # of pre-training
@@ -37,12 +37,14 @@ def flags(description: str) -> argparse.Namespace:
     parser.add_argument("--seeds", type=count, default=3, help="of each cell")
     names = (*MAIN, *ABLATIONS)
     parser.add_argument("--arms", type=listed(str, names), default=names, help="default: all")
-    parser.add_argument("--labels", type=listed(int), default=LABELS, help="how many; 0: all")
+    parser.add_argument("--labels", type=listed(limit), default=LABELS, help="how many; 0: all")
     parser.add_argument("--batches", type=listed(count), default=BATCHES, help="sizes")
-    parser.add_argument("--wrong", type=listed(float), default=WRONG, help="shares of positives")
+    parser.add_argument("--wrong", type=listed(share), default=WRONG, help="shares of positives")
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
     parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
     args = parser.parse_args()
+    if max(args.batches) > args.examples:
+        parser.error(f"--examples={args.examples} is less than a batch of {max(args.batches)}")
     if args.smoke:
         args.source = args.collection = "docstrings:jax"
         args.steps, args.examples, args.seeds, args.labels = 10, 320, 1, (50, ALL)

@@ -7,11 +7,25 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def count(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no count; expected a whole number from 1")
+def count(text: str, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no count; expected a whole number from {least}"
+        )
     return int(text)
+
+
+def limit(text: str) -> int:
+    """A whole number, of which 0 stands for all."""
+    return count(text, least=0)
+
+
+def share(text: str) -> float:
+    """A number of at least 0 and under 1. Raises ValueError for what is no number."""
+    if not 0 <= float(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share; expected 0 or more, and under 1")
+    return float(text)
 
 
 def listed(kind: Callable[[str], T], known: Collection[Any] = ()) -> Callable[[str], tuple[T, ...]]:

@@ -158,7 +158,11 @@ def test_without_labels_only_a_random_start_depends_on_the_seed(claims, report, 
     [
         ("--seeds=0", "argument --seeds: 0 is no count; expected a whole number from 1"),
         ("--arms=mlm,condensor", "argument --arms: unknown 'condensor'; expected some of start, "),
-        ("--labels=few", "argument --labels: few is no list of ints"),
+        ("--labels=few", "argument --labels: few is no count; expected a whole number from 0"),
+        ("--labels=-1", "argument --labels: -1 is no count"),
+        ("--wrong=0,1.5", "argument --wrong: 1.5 is no share; expected 0 or more, and under 1"),
+        ("--wrong=some", "argument --wrong: some is no list of shares"),
+        ("--examples=100", "--examples=100 is less than a batch of 128"),
         ("--batches=8,0", "argument --batches: 0 is no count"),
     ],
 )
