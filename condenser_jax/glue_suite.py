@@ -238,14 +238,13 @@ def protocol_of(suite: Suite) -> dict[str, Any]:
     return {"epochs": grid.epochs, "seeds": grid.seeds, "learning_rates": rates, **flat}
 
 
-def write_results(root: Path, results: Results, beside: list[Results]) -> str:
-    """Writes results.json, .txt and .md, and returns the table."""
+def write_results(root: Path, results: Results, beside: list[Results]) -> None:
+    """Writes results.json, .txt and .md."""
     write_json(root / RESULTS, results.to_json())
     shown = [results, *beside]
     for name, text in (("results.txt", as_text(shown) + "\n"), ("results.md", as_markdown(shown))):
         with written_whole(root / name) as half:
             half.write_text(text, encoding="utf-8")
-    return as_text(shown)
 
 
 def read_results(root: str | Path) -> Results:

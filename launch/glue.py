@@ -27,7 +27,7 @@ BESIDE = flags.DEFINE_multi_string(
 def main() -> None:
     """Does the runs that are not done yet, and shows the table."""
     from condenser_jax.environment import enable_compilation_cache
-    from condenser_jax.glue.report import Results
+    from condenser_jax.glue.report import as_text
     from condenser_jax.glue_suite import configure_suite, read_results, run_suite, write_results
 
     enable_compilation_cache()
@@ -35,12 +35,9 @@ def main() -> None:
     beside = [read_results(place) for place in BESIDE.value]
     root = Path(WORKDIR.value or command.default_workdir())
     name = NAME.value or Path(suite.run.model.init).name or "random start"
-
-    def write(results: Results) -> str:
-        return write_results(root, results, beside)
-
-    table = write(run_suite(suite, root, name, write))
-    print(f"\n{table}\n\nwritten: {root}/results.json, results.txt, results.md")
+    results = run_suite(suite, root, name, lambda found: write_results(root, found, beside))
+    print(f"\n{as_text([results, *beside])}\n")
+    print(f"written: {root}/results.json, results.txt, results.md")
 
 
 if __name__ == "__main__":

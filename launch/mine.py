@@ -43,13 +43,14 @@ def main() -> None:
     from condenser_jax.encoder import Encoder, default_dtype
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import UserError
-    from condenser_jax.mine import mine_file
+    from condenser_jax.mine import check_wishes, mine_file
     from condenser_jax.retrieval.mining import MiningOptions
 
     if not DATA.value or not OUTPUT.value:
         raise UserError(
             "--data and --output are both needed: --data=beir:my/scifact --output=hard.jsonl"
         )
+    check_wishes(OUTPUT.value, bool(MODEL.value) or BM25.value)  # before a model is read
     options = MiningOptions(DEPTH.value, NEGATIVES.value, MARGIN.value, SHARE.value, SEED.value)
     encoder = None
     if MODEL.value:

@@ -6,7 +6,7 @@ import pytest
 
 from condenser_jax import glue_suite
 from condenser_jax.errors import Preempted, UserError
-from condenser_jax.glue.report import Results
+from condenser_jax.glue.report import Results, as_text
 from condenser_jax.glue_suite import (
     configure_suite,
     protocol_of,
@@ -131,7 +131,9 @@ def test_results_are_written_and_read_beside_others(suite, trained, tmp_path):
         write_results(root, run_suite(suite(tasks="rte"), root, root.name), [])
     found = read_results(roots[0])
     assert isinstance(found, Results) and found.system == "one"
-    table = write_results(roots[1], read_results(roots[1]), [found])
+    other = read_results(roots[1])
+    write_results(roots[1], other, [found])
+    table = as_text([other, found])
     assert table.count("task  figure") == 1 and "one: last step" in table
     assert (roots[1] / "results.md").read_text().count("| task | figure |") == 1
     assert (roots[1] / "results.txt").read_text() == table + "\n"

@@ -1,6 +1,8 @@
 """A corpus is encoded once, searched with the training queries, and a training file written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from condenser_jax.retrieval.mining import MiningOptions
 from condenser_jax.retrieval.training_texts import open_training
 from tests.encoders import TEXTS, export_tiny
 
+SCRIPT = Path(__file__).parents[2] / "launch" / "mine.py"
 FEW = MiningOptions(depth=20, negatives=4)
 
 
@@ -162,6 +165,15 @@ def test_what_lies_too_near_is_counted(data, tmp_path):
 def test_what_cannot_be_mined_is_refused(data, tmp_path, output, how, message):
     with pytest.raises(UserError, match=message):
         mine_file(tmp_path / output, data, "train", FEW, **how)
+
+
+def test_the_output_is_looked_at_before_a_model_is_read(data):
+    asked = [f"--data={data}", "--model=/nowhere", "--output=x.trec"]
+    done = subprocess.run([sys.executable, SCRIPT, *asked], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(
+        "--output=x.trec names no training file; expected .jsonl or .jsonl.gz"
+    )
 
 
 def test_judgements_of_what_does_not_exist_are_named_and_fatal_above_a_share(data, tmp_path):
