@@ -15,6 +15,7 @@ docs/benchmarks/claims.jsonl; in smoke size both lie below --workdir.
 """
 
 import argparse
+import functools
 import sys
 import time
 from pathlib import Path
@@ -37,6 +38,7 @@ from claims_measures import (  # noqa: E402
     opened,
     search,
 )
+from claims_picture import draw  # noqa: E402
 from claims_report import NO_LABELS, START, Cell, figures_of, section_lines  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
@@ -165,7 +167,8 @@ def main() -> None:
             found[chosen] = result(chosen).facts["per_query"]
     figures = figures_of(found, bm25(opened(args.collection)), told_options(args))
     content = section_lines(found, figures)
-    publish(args, "claims", SECTIONS[bool(args.init)], content, figures, pipeline)
+    picture = functools.partial(draw, found, figures)
+    publish(args, "claims", SECTIONS[bool(args.init)], content, figures, picture, pipeline)
 
 
 if __name__ == "__main__":

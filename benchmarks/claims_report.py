@@ -23,6 +23,7 @@ PAIRS = (
     ("cocondenser", "condenser"),
     ("cocondenser", "mlm"),
 )
+Setting = tuple[int, int, float]  # labels, batch, share of wrong ones
 Spread = tuple[float, float | None]  # mean, standard deviation; None of one value
 
 
@@ -45,7 +46,7 @@ class Cell(NamedTuple):
         return f"{self.arm}-{setting}-rate-{self.rate:g}-seed-{self.seed}"
 
     @property
-    def setting(self) -> tuple[int, int, float]:
+    def setting(self) -> Setting:
         """What arms are compared at."""
         return self.labels, self.batch, self.wrong
 
@@ -64,27 +65,27 @@ class Figures:
 
 def figures_of(found: Mapping[Cell, PerQuery], bm25: PerQuery, options: dict[str, Any]) -> Figures:
     """What was found, over seeds."""
-    groups: dict[tuple[str, tuple], list[PerQuery]] = {}
+    groups: dict[tuple[str, Setting], list[PerQuery]] = {}
     for cell, per_query in found.items():
         groups.setdefault((cell.arm, cell.setting), []).append(per_query)
     means: dict[str, dict[str, Spread]] = {}
     for (arm, setting), seeds in groups.items():
         values = [_mean(per_query) for per_query in seeds]
         deviation = statistics.stdev(values) if len(values) > 1 else None
-        means.setdefault(arm, {})[_words(setting)] = statistics.mean(values), deviation
+        means.setdefault(arm, {})[words(setting)] = statistics.mean(values), deviation
     tests: dict[str, dict[str, list[float]]] = {}
     for first, second in PAIRS:
         for arm, setting in groups:
             if arm == first and (second, setting) in groups:
                 pair = (_over_seeds(groups[name, setting]) for name in (first, second))
                 test = compare(*pair)
-                tests.setdefault(f"{first} - {second}", {})[_words(setting)] = [
+                tests.setdefault(f"{first} - {second}", {})[words(setting)] = [
                     test.difference,
                     test.p,
                 ]
     rates: dict[str, dict[str, float]] = {}
     for cell in found:
-        rates.setdefault(cell.arm, {})[_words(cell.setting)] = cell.rate
+        rates.setdefault(cell.arm, {})[words(cell.setting)] = cell.rate
     return Figures(options, len(bm25[METRIC]), _mean(bm25), means, rates, tests)
 
 
@@ -97,23 +98,29 @@ def _over_seeds(seeds: list[PerQuery]) -> dict[str, float]:
     return {query: statistics.mean(s[METRIC][query] for s in seeds) for query in seeds[0][METRIC]}
 
 
-def _words(setting: tuple[int, int, float]) -> str:
+def words(setting: Setting) -> str:
+    """A setting, as rows of the tables name it."""
     labels, batch, wrong = setting
     if labels == NO_LABELS:
         return "nothing: no labels"
     return f"{labels or 'all'} labels, batch {batch}, {wrong:.0%} wrong"
 
 
+def titles_of(figures: Figures) -> dict[str, str]:
+    """What people call the arms whose names do not say it."""
+    start = "the checkpoint as it is" if figures.options["init"] else "random start"
+    return {START: start, **TITLES}
+
+
 def section_lines(found: Mapping[Cell, PerQuery], figures: Figures) -> Iterator[str]:
     """What the section of docs/results.md says."""
-    settings = list(dict.fromkeys(_words(cell.setting) for cell in found))
+    settings = list(dict.fromkeys(words(cell.setting) for cell in found))
     recalls: dict[tuple[str, str], list[float]] = {}
     for cell, per_query in found.items():
-        key = cell.arm, _words(cell.setting)
+        key = cell.arm, words(cell.setting)
         recalls.setdefault(key, []).append(_mean(per_query, OTHER))
     seeds = 1 + max(cell.seed for cell in found)
-    start = "the checkpoint as it is" if figures.options["init"] else "random start"
-    titles = {START: start, **TITLES}
+    titles = titles_of(figures)
     yield (
         f"{METRIC} of {figures.queries:,} test queries, mean ± standard deviation over {seeds} "
         f"seeds of fine-tuning; in brackets {OTHER}. Every arm was pre-trained once, with the same "

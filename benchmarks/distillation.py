@@ -15,6 +15,7 @@ to docs/benchmarks/distillation.jsonl; in smoke size both lie below --workdir.
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ from distillation_arms import (  # noqa: E402
     chosen_arms,
     student_config,
 )
+from distillation_picture import draw  # noqa: E402
 from distillation_report import Figures, figures_of, section_lines  # noqa: E402
 from distillation_steps import Given, Students, check_tasks, look_at_teacher  # noqa: E402
 from flag_types import count  # noqa: E402
@@ -188,7 +190,8 @@ def main() -> None:
     figures = experiment.figures()
     content = section_lines(figures, arms, described(args, given))
     section = SECTIONS[bool(args.teacher)]
-    publish(args, "distillation", section, content, figures, experiment.pipeline)
+    picture = functools.partial(draw, figures, arms)
+    publish(args, "distillation", section, content, figures, picture, experiment.pipeline)
 
 
 if __name__ == "__main__":

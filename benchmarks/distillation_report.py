@@ -122,11 +122,11 @@ def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:
     yield ""
     yield f"| | {' | '.join(TASKS)} | mean |"
     yield f"|---|{'---|' * (len(TASKS) + 1)}"
-    for name in _in_order(figures.glue, arms):
+    for name in in_order(figures.glue, arms):
         found = figures.glue[name]
         cells = [_said((found[t]["median"], found[t]["sd"])) for t in TASKS]
         mean = statistics.mean(found[task]["median"] for task in TASKS)
-        yield f"| {_title(name, arms)} | {' | '.join(cells)} | {mean:.3f} |"
+        yield f"| {title_of(name, arms)} | {' | '.join(cells)} | {mean:.3f} |"
 
 
 def _table(
@@ -139,24 +139,27 @@ def _table(
     yield f"| | {' | '.join(columns.values())} |"
     yield f"|---|{'---|' * len(columns)}"
     last = ""
-    for name in _in_order(rows, arms):
-        group = _group(name, arms)
+    for name in in_order(rows, arms):
+        group = group_of(name, arms)
         if group != last:
             yield f"| *{group}* |{' |' * len(columns)}"
         last = group
         cells = (_said(rows[name].get(figure), sign) for figure in columns)
-        yield f"| {_title(name, arms)} | {' | '.join(cells)} |"
+        yield f"| {title_of(name, arms)} | {' | '.join(cells)} |"
 
 
-def _in_order(names: Mapping[str, Any], arms: Mapping[str, Arm]) -> list[str]:
-    return sorted(names, key=lambda name: GROUPS.index(_group(name, arms)))
+def in_order(names: Mapping[str, Any], arms: Mapping[str, Arm]) -> list[str]:
+    """Rows as the tables have them."""
+    return sorted(names, key=lambda name: GROUPS.index(group_of(name, arms)))
 
 
-def _group(name: str, arms: Mapping[str, Arm]) -> str:
+def group_of(name: str, arms: Mapping[str, Arm]) -> str:
+    """To which of GROUPS a row belongs."""
     return REFERENCES if name in (TEACHER, RANDOM) else arms[name].group
 
 
-def _title(name: str, arms: Mapping[str, Arm]) -> str:
+def title_of(name: str, arms: Mapping[str, Arm]) -> str:
+    """What people call a row."""
     return name if name in (TEACHER, RANDOM) else arms[name].title
 
 

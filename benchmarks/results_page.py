@@ -6,10 +6,11 @@ command wrote it. What stands outside of them is nobody's, and stays.
 """
 
 import dataclasses
+import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,19 @@ def publish(
     section: tuple[str, str],
     content: Iterable[str],
     figures: Any,
+    draw: Callable[[Path], None],
     pipeline: Pipeline,
 ) -> None:
-    """Writes an experiment's section (name, title) of the page and appends a line of JSON: its
-    figures, a dataclass, and the hours that all its parts took, whenever they were done.
+    """Writes an experiment's section (name, title) of the page, which begins with the picture that
+    `draw` makes, and appends a line of JSON: its figures, a dataclass, and the hours that all its
+    parts took, whenever they were done.
     """
     page, lines = places(args, name)
-    replace_section(page, *section, command_line(sys.argv), content)
+    picture = lines.with_name(f"{section[0]}.png")
+    with written_whole(picture) as half:
+        draw(half)
+    shown = f"![{section[1]}]({Path(os.path.relpath(picture, page.parent)).as_posix()})"
+    replace_section(page, *section, command_line(sys.argv), [shown, "", *content])
     hours = sum(result.seconds for result in pipeline.results) / 3600
     record.append(lines, {**dataclasses.asdict(figures), "hours": round(hours, 2)})
     print(f"written: {page}")

@@ -126,6 +126,28 @@ def test_the_section_says_what_its_deviations_are_of(report, found, figures):
     assert not any("no labels" in line for line in rates)
 
 
+def test_a_panel_changes_one_thing_and_is_left_out_where_nothing_changes(report):
+    picture = benchmark_module("claims_picture")
+    cells = [report.Cell("mlm", labels=n) for n in (report.ALL, 500, 2000, report.NO_LABELS)]
+    (few,) = picture.panels(cell.setting for cell in cells)
+    assert list(few.ticks) == ["none", "500", "2,000", "all"]
+    cells += [report.Cell("mlm", batch=n) for n in (128, 8)] + [report.Cell("mlm", wrong=0.4)]
+    _, batches, wrong = picture.panels(cell.setting for cell in cells)
+    assert list(batches.ticks) == ["8", "32", "128"]
+    assert wrong.ticks == {"0%": (report.ALL, 32, 0.0), "40%": (report.ALL, 32, 0.4)}
+
+
+def test_the_picture_has_a_line_of_every_arm(report, found, figures, tmp_path, monkeypatch):
+    picture, drawn = benchmark_module("claims_picture"), []
+    monkeypatch.setattr(picture, "draw_panel", lambda axes, title, lines: drawn.append(lines))
+    picture.draw(found, figures, tmp_path / "x.png")
+    ((first, second),) = drawn
+    assert first.curve == ([0, 1], pytest.approx([0.0, 0.1]))
+    assert second.curve == ([0, 1], pytest.approx([0.5, 0.6]))
+    assert first.look["color"] != second.look["color"]
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.fixture(scope="module")
 def claims():
     return benchmark_module("claims_flags")

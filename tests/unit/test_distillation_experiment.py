@@ -199,6 +199,13 @@ def test_the_section_ranks_rewards_and_tells_of_tasks(page):
     )
 
 
+def test_the_picture_is_drawn_also_where_rows_and_references_lack_a_figure(arms, report, tmp_path):
+    rows = {"joint": [{"packages": 0.4}], "teacher": [{}], "kd": [{"ratio probe, teacher": 0.6}]}
+    figures = report.figures_of(OPTIONS, [0.3], rows, {}, {})
+    benchmark_module("distillation_picture").draw(figures, arms.ARMS, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_figure_that_one_seed_cannot_have_is_a_dash_and_no_failure(arms, report):
     """An AUC of ratios that are all alike is no number, and JSON knows none such."""
     rows = {

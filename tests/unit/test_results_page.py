@@ -1,6 +1,11 @@
 """docs/results.md has several authors: each writes its own section, and no other."""
 
+import dataclasses
+import json
+import re
 import shlex
+import sys
+import types
 from argparse import Namespace
 
 import pytest
@@ -88,3 +93,27 @@ def test_a_smoke_run_leaves_the_documentation_alone(pages, tmp_path):
     args.smoke = False
     page, lines = pages.places(args, "claims")
     assert page.parts[-2:] == ("docs", "results.md") and lines.parts[-2] == "benchmarks"
+
+
+@dataclasses.dataclass
+class Figures:
+    best: float = 0.5
+
+
+@pytest.mark.parametrize("place", ["", "elsewhere/page.md"])
+def test_a_section_begins_with_its_picture_which_lies_beside_its_lines(
+    pages, tmp_path, place, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["claims.py"])
+    output = tmp_path / place if place else None
+    args = Namespace(workdir=str(tmp_path), output=output, smoke=True)
+    nothing = types.SimpleNamespace(results=[])
+    section = ("claims-from-a-checkpoint", "From a checkpoint")
+    pages.publish(
+        args, "claims", section, ["a table"], Figures(), lambda p: p.write_text("!"), nothing
+    )
+    page = output or tmp_path / "results.md"
+    (shown,) = re.findall(r"!\[From a checkpoint\]\((.*)\)\n\na table", page.read_text())
+    assert (page.parent / shown).resolve() == tmp_path / "claims-from-a-checkpoint.png"
+    assert (page.parent / shown).read_text() == "!"
+    assert json.loads((tmp_path / "claims.jsonl").read_text())["best"] == 0.5

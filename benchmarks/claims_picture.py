@@ -1,0 +1,81 @@
+"""The picture of benchmarks/claims.py: a panel each for labels, batches and wrong labels, a line
+for each way of pre-training.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from claims_report import ALL, METRIC, NO_LABELS, Cell, Figures, Setting, titles_of, words
+
+from condenser_jax.plotting import COLOURS, Line, draw_panel
+
+USUAL = Cell("").setting
+
+
+class Panel(NamedTuple):
+    """What changes along the x axis."""
+
+    title: str
+    axis: str
+    ticks: dict[str, Setting]
+
+
+def panels(settings: Iterable[Setting]) -> list[Panel]:
+    """Those with anything to compare; in each, all but one quantity is as usual."""
+    settings = sorted(set(settings), key=lambda setting: (setting[0] or math.inf, *setting[1:]))
+    labels = [setting for setting in settings if setting[1:] == USUAL[1:]]
+    batches = [setting for setting in settings if setting == (USUAL[0], setting[1], USUAL[2])]
+    wrong = [setting for setting in settings if setting[:2] == USUAL[:2]]
+    found = [
+        Panel("Few labels", "labels", {_number(s[0]): s for s in labels}),
+        Panel("Small batches, all labels", "batch", {str(s[1]): s for s in batches}),
+        Panel("Wrong labels, of all", "replaced", {f"{s[2]:.0%}": s for s in wrong}),
+    ]
+    return [panel for panel in found if len(panel.ticks) > 1]
+
+
+def _number(labels: int) -> str:
+    return {NO_LABELS: "none", ALL: "all"}.get(labels, f"{labels:,}")
+
+
+def draw(found: Iterable[Cell], figures: Figures, output: Path) -> None:
+    """Means over seeds as a PNG, with a whisker of one standard deviation to each side."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    shown = panels(cell.setting for cell in found)
+    picture = Figure(figsize=(3.4 * len(shown), 3.6), layout="constrained")
+    looks = {
+        arm: {"color": COLOURS[place], "linewidth": 1.5} for place, arm in enumerate(figures.means)
+    }
+    row = picture.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for axes, panel in zip(row, shown, strict=True):
+        _draw_panel(axes, panel, figures.means, looks)
+    titles = titles_of(figures)
+    handles = [Line2D([], [], **look, label=titles.get(arm, arm)) for arm, look in looks.items()]
+    handles.append(Line2D([], [], linestyle="", label=f"(BM25: {figures.bm25:.3f})"))
+    picture.suptitle(f"{METRIC} of {figures.queries:,} test queries", x=0.01, ha="left")
+    picture.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
+    picture.savefig(output, dpi=130, format="png")
+
+
+def _draw_panel(
+    axes: Any, panel: Panel, means: Mapping[str, Mapping[str, Any]], looks: Mapping[str, Any]
+) -> None:
+    curves = {arm: _points(found, panel.ticks.values()) for arm, found in means.items()}
+    lines = [Line((x, y), looks[arm]) for arm, (x, y, _) in curves.items() if len(x) > 1]
+    for arm, (x, y, deviations) in curves.items():  # before the lines, whose ends they move
+        axes.errorbar(x, y, deviations, fmt="none", ecolor=looks[arm]["color"], elinewidth=1)
+    draw_panel(axes, panel.title, lines)
+    axes.set_xticks(range(len(panel.ticks)), list(panel.ticks))
+    axes.set_xlabel(panel.axis)
+
+
+def _points(
+    found: Mapping[str, Any], settings: Iterable[Setting]
+) -> tuple[list[int], list[float], Sequence[float]]:
+    """Where an arm has a figure: places on the axis, means, deviations."""
+    there = [(x, *found[words(s)]) for x, s in enumerate(settings) if words(s) in found]
+    return [x for x, *_ in there], [y for _, y, _ in there], [sd or 0.0 for *_, sd in there]
