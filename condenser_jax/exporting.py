@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from condenser_jax.data.hashing import integers_below
@@ -98,8 +97,7 @@ def _export_classifier(
         theirs = logits_of(directory, ids)
         if theirs is None:
             return
-        with jax.default_matmul_precision("highest"):
-            ours = run.objective.predict["logits"](run.params, {}, batch)
+        ours = run.objective.predict["logits"](run.params, {}, batch)
         differences["transformers"] = float(np.abs(theirs - np.asarray(ours)).max())
         _check_difference("transformers", differences["transformers"], "logits")
 
@@ -133,11 +131,10 @@ def differences_of(ours: Encoder, directory: Path) -> dict[str, float]:
     """
     texts = sample_texts(ours.source.tokenizer)
     found = {}
-    with jax.default_matmul_precision("highest"):
-        expected = {kind: ours.encode(texts, kind) for kind in KINDS}
-        for name, encode in _readers(directory).items():
-            apart = (np.abs(encode(texts, kind) - expected[kind]).max() for kind in KINDS)
-            found[name] = float(max(apart))
+    expected = {kind: ours.encode(texts, kind) for kind in KINDS}
+    for name, encode in _readers(directory).items():
+        apart = (np.abs(encode(texts, kind) - expected[kind]).max() for kind in KINDS)
+        found[name] = float(max(apart))
     for name, difference in found.items():
         _check_difference(name, difference, "vectors")
     return found

@@ -6,9 +6,12 @@ Cotangents of the logits are rounded to the compute dtype before the two matrix 
 backward pass, as a mixed-precision framework would.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
+from condenser_jax.precision import precision_of
 from condenser_jax.types import Array
 
 
@@ -48,15 +51,17 @@ def tied_cross_entropy(
 def _multiply(states: Array, table: Array, bias: Array) -> Array:
     wide = jnp.promote_types(jnp.float32, states.dtype)
     table = table.astype(states.dtype)
-    logits = jnp.einsum("sd,vd->sv", states, table, preferred_element_type=wide)
+    how = {"precision": precision_of(states.dtype), "preferred_element_type": wide}
+    logits = jnp.einsum("sd,vd->sv", states, table, **how)
     return logits + bias.astype(wide)
 
 
 def _gradients(states: Array, table: Array, bias: Array, d_logits: Array) -> tuple:
     """Of states, table and bias, given that of the logits [S, V]."""
-    narrow = d_logits.astype(states.dtype)
-    d_states = jnp.einsum("sv,vd->sd", narrow, table.astype(states.dtype))
-    d_table = jnp.einsum("sv,sd->vd", narrow, states, preferred_element_type=d_logits.dtype)
+    narrow, wide = d_logits.astype(states.dtype), d_logits.dtype
+    multiply = partial(jnp.einsum, precision=precision_of(states.dtype))
+    d_states = multiply("sv,vd->sd", narrow, table.astype(states.dtype))
+    d_table = multiply("sv,sd->vd", narrow, states, preferred_element_type=wide)
     ones = jnp.ones(len(states), d_logits.dtype)  # on CPU a product takes a tenth of sum()'s time
     d_bias = jnp.dot(ones, d_logits, precision="highest")
     return d_states, d_table.astype(table.dtype), d_bias.astype(bias.dtype)

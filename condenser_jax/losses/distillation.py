@@ -12,6 +12,7 @@ Padding is outside every mean. Counts are those of the uncut batch, so that part
 import jax
 import jax.numpy as jnp
 
+from condenser_jax.precision import precision_of
 from condenser_jax.types import Array, Scalar
 
 NEGATIVE = -1e9  # added to what no query attends to
@@ -104,7 +105,7 @@ def relations(parts: Array, num_heads: int) -> Array:
     """
     rows, length, heads, width = parts.shape
     cut = parts.reshape(rows, length, num_heads, heads * width // num_heads)
-    scores = _wide(jnp.einsum("blhk,bmhk->bhlm", cut, cut))
+    scores = _wide(jnp.einsum("blhk,bmhk->bhlm", cut, cut, precision=precision_of(cut.dtype)))
     return scores * cut.shape[-1] ** -0.5
 
 

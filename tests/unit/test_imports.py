@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 # A part imports itself and what stands in lines above; parts of one line do not know each other.
 ORDER = (
     ("types", "errors", "environment", "whole_files"),
-    ("axes", "cluster", "supervisor"),
+    ("axes", "cluster", "precision", "supervisor"),
     ("models", "losses", "data", "plotting", "search"),
     ("retrieval",),
     ("glue",),

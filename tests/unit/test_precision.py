@@ -1,0 +1,81 @@
+"""Products of float32 are exact on every device, and no sum over rows is made in bfloat16. Read off
+the programs that are given to the compiler: a CPU computes with all bits whatever it is asked for.
+"""
+
+import math
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from condenser_jax.methods import METHODS
+from condenser_jax.models.config import ComputeConfig
+from tests.distillation import build_any, dropout_of
+from tests.helpers import random_params, tiny_backbone
+from tests.text_batches import batch_of
+
+BACKBONE = tiny_backbone(num_layers=2)
+SOME = ("cocondenser", "retriever", "classifier", "tutor_kd", "minilmv2")  # every product is here
+OPTIONS = {"minilmv2": {"relation_heads": 4}}
+EXACT = "precision = [HIGHEST, HIGHEST]"
+
+
+def program_of(method: str, dtype: str, scan: bool = False) -> str:
+    """The gradient of all losses of a method, as the compiler is given it."""
+    compute = ComputeConfig(dtype=dtype, scan_layers=scan)
+    options = METHODS[method].options(**OPTIONS.get(method, {}))
+    objective, frozen = build_any(method, BACKBONE, compute, options)
+    batch = batch_of(method, BACKBONE)
+
+    def total(params):
+        losses = objective.losses(params, frozen, batch, objective.counts(batch), dropout_of())
+        return sum(loss.value for loss in losses.values())
+
+    return jax.jit(jax.grad(total)).lower(random_params(objective)).as_text()
+
+
+def products(program: str) -> list[str]:
+    return [line for line in program.splitlines() if "stablehlo.dot_general" in line]
+
+
+def sums_in_bfloat16(program: str) -> list[str]:
+    """Sums of more than one number each whose total is kept in bfloat16."""
+    array = r"tensor<([\dx]*)bf16>"
+    found = re.findall(rf"applies stablehlo.add .*\({array}.*{array}", program)
+    return [f"{before} -> {after}" for before, after in found if _size(before) > _size(after)]
+
+
+def _size(shape: str) -> int:
+    return math.prod(map(int, shape.split("x")[:-1]))
+
+
+@pytest.mark.parametrize("method", SOME)
+def test_every_product_of_float32_is_asked_for_with_all_bits(method):
+    found = products(program_of(method, "float32"))
+    assert len(found) > 20
+    assert [line for line in found if EXACT not in line] == []
+
+
+def test_products_of_bfloat16_are_left_to_the_device():
+    found = products(program_of("classifier", "bfloat16"))
+    assert [line for line in found if "bf16" in line and EXACT in line] == []
+
+
+@pytest.mark.parametrize("method", SOME)
+def test_no_gradient_is_summed_in_bfloat16(method):
+    assert sums_in_bfloat16(program_of(method, "bfloat16")) == []
+
+
+def test_nor_in_scanned_layers():
+    assert sums_in_bfloat16(program_of("cocondenser", "bfloat16", scan=True)) == []
+
+
+def test_the_gradient_of_an_ordinary_bias_would_be():
+    layer, rows = nn.Dense(3, dtype=jnp.bfloat16), jnp.ones((64, 2), jnp.bfloat16)
+    params = layer.init(jax.random.key(0), rows)
+    gradient = jax.jit(jax.grad(lambda p: layer.apply(p, rows).astype("float32").sum()))
+    program = gradient.lower(params).as_text()
+    assert sums_in_bfloat16(program)
+    assert all(EXACT not in line for line in products(program))
