@@ -51,8 +51,8 @@ def tied_cross_entropy(
 def _multiply(states: Array, table: Array, bias: Array) -> Array:
     wide = jnp.promote_types(jnp.float32, states.dtype)
     table = table.astype(states.dtype)
-    how = {"precision": precision_of(states.dtype), "preferred_element_type": wide}
-    logits = jnp.einsum("sd,vd->sv", states, table, **how)
+    multiply = partial(jnp.einsum, precision=precision_of(states.dtype))
+    logits = multiply("sd,vd->sv", states, table, preferred_element_type=wide)
     return logits + bias.astype(wide)
 
 
