@@ -55,6 +55,16 @@ def test_of_equal_scores_the_first_in_the_corpus_are_kept(k, block):
         np.testing.assert_array_equal(hits.scores, scores)
 
 
+def test_a_search_like_one_before_compiles_nothing(caplog):
+    wishes = QUERIES, CORPUS, 6, ONE
+    with jax.log_compiles():
+        search_vectors(*wishes)
+        assert "Finished XLA compilation of jit(step)" in caplog.text
+        caplog.clear()
+        search_vectors(*wishes)
+    assert "jit(step)" not in caplog.text
+
+
 def test_queries_in_blocks_find_the_same(monkeypatch):
     whole = search_vectors(QUERIES, CORPUS, 5, ONE)
     monkeypatch.setattr(top_k, "QUERIES", 4)
