@@ -10,7 +10,7 @@ import numpy as np
 
 from condenser_jax.training.collectives import Collective, by_kind, collectives
 from condenser_jax.training.loop import Run
-from condenser_jax.training.memory import device_memory, memory_of
+from condenser_jax.training.memory import device_memory, explained_if_too_large, memory_of
 from condenser_jax.training.progress import duration, human
 from condenser_jax.training.sharding import local_rows, to_global
 from condenser_jax.types import Tree
@@ -83,8 +83,9 @@ def _measure(run: Run, step: jax.stages.Compiled) -> float:
     for number in range(MEASURED_STEPS + 1):
         batch = to_global(run.batches.batch(number, rows), run.mesh, run.batches.batch_size)
         began = time.perf_counter()
-        state, metrics = step(state, run.placed, batch)
-        jax.block_until_ready(metrics)
+        with explained_if_too_large(run.mesh.devices.flat[0]):
+            state, metrics = step(state, run.placed, batch)
+            jax.block_until_ready(metrics)
         times.append(time.perf_counter() - began)
     return float(np.median(times[1:]))
 

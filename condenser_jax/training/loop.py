@@ -166,9 +166,11 @@ class Loop:
         try:
             with contextlib.closing(loader):
                 for step, batch in loader:
-                    self._step(step, batch)
+                    with explained_if_too_large(run.mesh.devices.flat[0]):
+                        self._step(step, batch)
+                        if step == start:
+                            jax.block_until_ready(self.state.step)
                     if step == start:
-                        jax.block_until_ready(self.state.step)
                         log.info("first step done %.1f s after the start", time.time() - began)
                         self._clock.read()
                     self._after(step + 1)

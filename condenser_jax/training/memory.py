@@ -68,14 +68,15 @@ def _available() -> float:
 
 
 class DoesNotFit(UserError):
-    """The compiler says that a step needs more memory than a device has."""
+    """A step needs more memory than a device has."""
 
 
 @contextlib.contextmanager
 def explained_if_too_large(device: jax.Device) -> Iterator[None]:
-    """Raises DoesNotFit, one clear line, where the compiler refuses a step for its memory.
+    """Raises DoesNotFit, one clear line, where a step is refused for its memory.
 
-    The compilers for CPU and GPU refuse nothing; there a step fails when it is run.
+    The compiler for TPUs does so; those for CPU and GPU refuse nothing: a GPU does, when the step is
+    run.
     """
     try:
         yield
@@ -86,5 +87,5 @@ def explained_if_too_large(device: jax.Device) -> Iterator[None]:
         raise DoesNotFit(
             f"the step does not fit the memory of a {device.device_kind}; lower "
             "training.batch_size or compute.chunk_size, raise training.accumulate or mesh.fsdp, or "
-            f"set compute.remat=True (the compiler says: {reason})"
+            f"set compute.remat=True (XLA says: {reason})"
         ) from error

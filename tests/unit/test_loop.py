@@ -11,7 +11,8 @@ import pytest
 
 from condenser_jax.errors import Preempted, RunFailed
 from condenser_jax.training.checkpoints import Checkpoints
-from condenser_jax.training.loop import Loop
+from condenser_jax.training.loop import Loop, Run
+from condenser_jax.training.memory import DoesNotFit
 from condenser_jax.training.saved import Saved
 from condenser_jax.training.signals import StopRequest
 from tests.toy import toy_objective, toy_run
@@ -132,6 +133,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     with pytest.raises(RunFailed, match=r"not finite at step 5; .* last good checkpoint is step 4"):
         go(run, tmp_path)
     assert Saved(tmp_path).latest_step == 4
+
+
+def test_a_step_that_a_gpu_has_no_room_for_is_explained(tmp_path, monkeypatch):
+    def step(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to\nmore")
+
+    monkeypatch.setattr(Run, "compile_step", lambda *_: step)
+    with pytest.raises(DoesNotFit, match="does not fit the memory of a cpu; lower training.batch"):
+        go(toy_run(JOINT, steps=2), tmp_path)
 
 
 def test_no_update_is_applied_once_a_loss_was_not_finite(tmp_path):
