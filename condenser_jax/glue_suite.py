@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from condenser_jax import run as runs
 from condenser_jax.config import RunConfig, read_section
 from condenser_jax.errors import UserError, choose
+from condenser_jax.evaluation.base import replicated
 from condenser_jax.evaluation.classification import Predictor
 from condenser_jax.feeds.glue import GLUE, hashes_of, read_splits
 from condenser_jax.finished import read_run
@@ -207,10 +210,12 @@ def _predict(place: Path, tests: Mapping[str, Examples], task: Task) -> None:
         return
     run = read_run(place)
     material = GLUE.open(run.config)
-    predict = Predictor(run.objective.predict["logits"], make_mesh())
+    mesh = make_mesh()
+    predict = Predictor(run.objective.predict["logits"], mesh)
+    params = jax.device_put(run.params, replicated(mesh))  # once, not with every batch
     for file, examples in tests.items():
         placed = predict.place(material.rows(examples, file))
-        logits = predict(run.params, {}, placed, len(examples))
+        logits = predict(params, {}, placed, len(examples))
         write_submission(place / SUBMISSION, file, submission(task, logits))
 
 

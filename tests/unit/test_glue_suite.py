@@ -1,7 +1,10 @@
 """A suite does each run once, reads back what is finished, and refuses what is another run's."""
 
 import json
+from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 
 from condenser_jax import glue_suite
@@ -83,6 +86,30 @@ def test_every_task_rate_and_seed_is_a_run_done_once(suite, trained, tmp_path, c
     assert "no RTE.tsv for the test server: " in caplog.text
     again = run_suite(suite(), tmp_path / "runs", "mine")
     assert len(trained) == 8 and again == results
+
+
+def test_weights_go_to_the_devices_once_not_with_every_batch_of_a_test_split(monkeypatch, tmp_path):
+    given = []
+
+    class Predicts:
+        def __init__(self, logits, mesh): ...
+
+        def place(self, batches):
+            return batches
+
+        def __call__(self, params, frozen, placed, total):
+            given.extend(jax.tree.leaves(params))
+            return np.zeros((total, 2), np.float32)
+
+    objective = SimpleNamespace(predict={"logits": None})
+    run = SimpleNamespace(params={"classifier": np.ones(2)}, objective=objective, config=None)
+    monkeypatch.setattr(glue_suite, "read_run", lambda place: run)
+    monkeypatch.setattr(glue_suite, "Predictor", Predicts)
+    material = SimpleNamespace(rows=lambda examples, file: [])
+    monkeypatch.setattr(glue_suite, "GLUE", SimpleNamespace(open=lambda config: material))
+    glue_suite._predict(tmp_path, {"RTE": ["a text"]}, glue_suite.find_task("rte"))
+    assert [leaf.sharding.device_set for leaf in given] == [set(jax.devices())]
+    assert (tmp_path / "submission" / "RTE.tsv").is_file()
 
 
 def test_more_seeds_are_added_to_those_that_are_done(suite, trained, tmp_path):
