@@ -47,8 +47,7 @@ class Classifier(nn.Module):
             width = self.config.hidden_size
             x = dense(x, width, self.config, self.compute, "transform")
             x = self._drop(ACTIVATIONS[self.config.model_type](x), dropout, 1)
-        logits = dense(x, self.outputs, self.config, self.compute, "output")
-        return logits.astype(jnp.promote_types(jnp.float32, logits.dtype))
+        return dense(x, self.outputs, self.config, self.compute.wide, "output")
 
     def _drop(self, x: Array, dropout: Dropout | None, place: int) -> Array:
         return drop_hidden(x[:, None], self.rate, dropout, CLASSIFIER_SITE + place)[:, 0]

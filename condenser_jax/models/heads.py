@@ -64,8 +64,8 @@ class RatioHead(nn.Module):
         """States [..., D] -> logits [...] of the ratio, at least float32."""
         config = self.config
         x = gelu(dense(states, config.hidden_size, config, self.compute, "transform"))
-        logit = dense(layer_norm(config, self.compute)(x), 1, config, self.compute, "logit")
-        return logit[..., 0].astype(jnp.promote_types(jnp.float32, logit.dtype))
+        x = layer_norm(config, self.compute)(x)
+        return dense(x, 1, config, self.compute.wide, "logit")[..., 0]
 
 
 class Fit(nn.Module):

@@ -75,8 +75,8 @@ class DoesNotFit(UserError):
 def explained_if_too_large(device: jax.Device) -> Iterator[None]:
     """Raises DoesNotFit, one clear line, where a step is refused for its memory.
 
-    The compiler for TPUs does so; those for CPU and GPU refuse nothing: a GPU does, when the step is
-    run.
+    The compiler for TPUs does so; those for CPU and GPU refuse nothing: there it is said when the
+    step is run.
     """
     try:
         yield

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import pytest
 
 from condenser_jax.methods import METHODS
+from condenser_jax.models.classifier import Classifier
 from condenser_jax.models.config import ComputeConfig
+from condenser_jax.models.heads import RatioHead
 from tests.distillation import build_any, dropout_of
 from tests.helpers import random_params, tiny_backbone
 from tests.text_batches import batch_of
@@ -79,3 +81,13 @@ def test_the_gradient_of_an_ordinary_bias_would_be():
     program = gradient.lower(params).as_text()
     assert sums_in_bfloat16(program)
     assert all(EXACT not in line for line in products(program))
+
+
+def test_logits_of_classifiers_and_ratios_are_not_rounded_to_bfloat16():
+    compute = ComputeConfig(dtype="bfloat16")
+    heads = RatioHead(BACKBONE, compute), Classifier(BACKBONE, compute, outputs=1, rate=0.0)
+    states = jax.random.normal(jax.random.key(0), (50, BACKBONE.hidden_size), jnp.bfloat16)
+    for head, rest in zip(heads, ((), (None,)), strict=True):
+        logits = head.apply(head.init(jax.random.key(1), states, *rest), states, *rest)
+        assert logits.dtype == jnp.float32
+        assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.9
