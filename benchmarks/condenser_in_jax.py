@@ -72,7 +72,7 @@ def make(job: Job, **form) -> Contender:
         return float(total / count)
 
     versions = {"jax": jax.__version__, "flax": flax.__version__, "numpy": np.__version__}
-    return Contender(run, _peak_memory, versions, jax.devices()[0].device_kind)
+    return Contender(run, peak_memory, versions, jax.devices()[0].device_kind)
 
 
 def compiled_flops(job: Job, **form) -> float:
@@ -83,7 +83,8 @@ def compiled_flops(job: Job, **form) -> float:
     return compiled.cost_analysis()["flops"] / (job.batch * job.length)
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
+    """Bytes of the device so far; on a CPU of the process."""
     stats = jax.devices()[0].memory_stats()
     if stats:
         return stats["peak_bytes_in_use"]

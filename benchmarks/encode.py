@@ -26,6 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from condenser_jax.environment import tune_process  # noqa: E402
 
 tune_process()
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared with torch
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -82,7 +83,7 @@ def their_encoders(directory: Path, texts: list[str]) -> tuple[dict[str, Encode]
     import torch
     from sentence_transformers import SentenceTransformer
 
-    device = "cpu" if jax.devices()[0].platform == "cpu" else "cuda"
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
     model = SentenceTransformer(str(directory), device=device)
     shipped = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0))

@@ -5,13 +5,12 @@
 
 6 layers x 384 (BERT's vocabulary, dropout 0.1), spans of 64 tokens, float32 on CPU. Memory is what
 the compiler plans for the step (state, batch and temporaries); --step runs it, and tells the peak
-of the process. Appends JSON to docs/benchmarks/gradient_cache.jsonl.
+of the device, on a CPU of the process. Appends JSON to docs/benchmarks/gradient_cache.jsonl.
 """
 
 import argparse
 import dataclasses
 import functools
-import resource
 import statistics
 import sys
 from pathlib import Path
@@ -27,7 +26,14 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import record  # noqa: E402
-from condenser_in_jax import CLIP_NORM, LEARNING_RATE, SEED, WEIGHT_DECAY, backbone_of  # noqa: E402
+from condenser_in_jax import (  # noqa: E402
+    CLIP_NORM,
+    LEARNING_RATE,
+    SEED,
+    WEIGHT_DECAY,
+    backbone_of,
+    peak_memory,
+)
 from condenser_job import HEAD_LAYERS, SIZES, Job, make_batch  # noqa: E402
 
 from condenser_jax.models.config import ComputeConfig  # noqa: E402
@@ -160,7 +166,7 @@ def times(rounds: int) -> dict[str, float]:
 def real_step(batch: int, chunk: int) -> dict[str, float]:
     """One step that is really run: seconds (compilation among them), loss, peak of the process."""
     seconds, loss = Steps(job_of(batch), chunk).run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     print(
         f"{batch} spans of {LENGTH} tokens in chunks of {chunk}: {seconds:.1f} s with compilation, "
         f"loss {loss:.4f}, peak {peak / 1e9:.2f} GB"

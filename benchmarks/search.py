@@ -77,14 +77,14 @@ def watched_memory() -> Iterator[Memory]:
 
 def search_one(directory: Path, queries: int, k: int) -> dict:
     """Searches all queries once, checks a few, and tells memory and time."""
-    from condenser_jax.search.top_k import search_vectors
+    from condenser_jax.search.top_k import block_rows, search_vectors
     from condenser_jax.training.sharding import make_mesh
 
     vectors = open_vectors(directory)
     wanted = np.random.default_rng(1).normal(size=(queries, vectors.card.width))
     wanted = wanted.astype(np.float32)
     mesh = make_mesh()
-    search_vectors(wanted, vectors.shards[0], k, mesh)  # compiles
+    search_vectors(wanted, vectors[: block_rows(vectors, mesh)], k, mesh)  # compiles
     with watched_memory() as memory:
         began = perf_counter()
         hits = search_vectors(wanted, vectors, k, mesh, advance=memory.note)

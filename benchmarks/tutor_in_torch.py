@@ -111,7 +111,9 @@ class Round(nn.Module):
             states = teacher.bert(masked, mask).last_hidden_state[rows, places]
             on_masked = teacher.cls(states).float()
             theirs.wanted = True
-        log_pi = functional.log_softmax(self.tutor(states.float()), -1)
+        with self._narrow():
+            policy = self.tutor(states)
+        log_pi = functional.log_softmax(policy.float(), -1)
         replaced = self.draw(log_pi.detach())
         text = masked.clone()
         text[rows, places] = replaced
@@ -119,7 +121,7 @@ class Round(nn.Module):
             read = teacher.bert(text, mask, output_hidden_states=True)
             on_text = teacher.cls(read.last_hidden_state[rows, places]).float()
             ratio = (at(on_masked, replaced) - at(on_masked, original)).clamp(max=0).exp()
-        with torch.autocast(text.device.type, torch.bfloat16, enabled=self.job.dtype == "bfloat16"):
+        with self._narrow():
             seen = self.student(text, mask, output_hidden_states=True)
             logits = self.ratio_head(seen.last_hidden_state)[..., 0].float()
             fitted = [self.fit(h) for h in seen.hidden_states]
@@ -138,6 +140,11 @@ class Round(nn.Module):
             reward += (ratio - logits[rows, places].sigmoid()).abs()
         maximise = -(at(log_pi, replaced) * reward).mean()
         return 25 * logit + 0.5 * hidden + 0.5 * attention + kl, maximise
+
+    def _narrow(self) -> torch.autocast:
+        """Products in the dtype of the job, of everything that is trained: as ours."""
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.job.dtype == "bfloat16")
 
 
 def at(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

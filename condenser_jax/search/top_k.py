@@ -86,7 +86,7 @@ def search_vectors(
     k = min(k, len(corpus))
     if not k or not len(queries):
         return Hits(np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32))
-    rows = mesh.size * _part(block, corpus, mesh)
+    rows = block_rows(corpus, mesh, block)
     place = partial(jax.device_put, device=NamedSharding(mesh, P()))
     parts = [place(part) for part in _query_blocks(np.asarray(queries, np.float32))]
     best = [_nothing(len(part), k, mesh) for part in parts]
@@ -114,11 +114,14 @@ def check_wishes(k: int, recall: float = 0.0) -> None:
         raise UserError(f"recall {recall:g} is not within 0 and 1; 0 searches exactly")
 
 
-def _part(block: int, corpus: Corpus, mesh: Mesh) -> int:
-    """Passages of a block on each device; fewer for a small corpus."""
+def block_rows(corpus: Corpus, mesh: Mesh, block: int = 0) -> int:
+    """Passages of a block, on all devices; fewer for a small corpus. `block` as for
+    `search_vectors`.
+    """
     platform = mesh.devices.flat[0].platform
     share = -(-len(corpus) // mesh.size)
-    return min(block or PASSAGES.get(platform, PASSAGES_ON_ACCELERATORS), _power_of_two(share))
+    part = block or PASSAGES.get(platform, PASSAGES_ON_ACCELERATORS)
+    return mesh.size * min(part, _power_of_two(share))
 
 
 def _power_of_two(least: int) -> int:

@@ -118,3 +118,17 @@ def test_other_samples_have_other_losses(job, ours):
     originals = benchmark_module("tutor_job").make_batch(job)["masked_ids"]
     for found, value in zip(theirs(job, weights, originals)[0], values, strict=True):
         assert abs(found - value) > 1e-3 * abs(value)
+
+
+def test_a_job_in_bfloat16_multiplies_all_that_is_trained_in_it(job):
+    narrow = dataclasses.replace(job, dtype="bfloat16")
+    bench, dtypes = benchmark_module("tutor_in_torch"), {}
+    model = bench.Round(narrow)
+
+    def remember(module, inputs, output):
+        dtypes[module] = output.dtype
+
+    for name in ("tutor.out", "ratio_head.out", "fit", "student.encoder.layer.0.output.dense"):
+        model.get_submodule(name).register_forward_hook(remember)
+    model(bench.placed(benchmark_module("tutor_job").make_batch(narrow), torch.device("cpu")))
+    assert set(dtypes.values()) == {torch.bfloat16} and len(dtypes) == 4
