@@ -283,7 +283,14 @@ class LayerStack(nn.Module):
             )
             return out, {name: parts[name] for name in collect}
 
-        return jax.checkpoint(run) if self.compute.remat else run
+        if self.compute.remat:
+            return jax.checkpoint(run)
+        if self.compute.scan_layers:
+            # A scan keeps all that its way back reads, and writes it to memory: of products that is
+            # needed, of what lies between them (norms, GELU, softmax, dropout) not.
+            keep = jax.checkpoint_policies.dots_saveable
+            return jax.checkpoint(run, policy=keep, prevent_cse=False)
+        return run
 
     def _scan(self, run: Callable, hidden: Array, params: list, start: int, stop: int) -> tuple:
         """Runs layers start..stop-1 as one compiled body, their kernels in the compute dtype."""

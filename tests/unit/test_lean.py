@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from condenser_jax.models.bert import Backbone
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.models.dropout import Dropout
 from condenser_jax.objectives import cocondenser, condenser, mlm
@@ -107,3 +108,30 @@ def test_the_lean_form_equals_the_plain_one_in_float32():
     method = "1 head layer, 1 late layer"
     result = _compiled(method, "float32")(_batch(2), _randomness())
     assert_close(result, _plain(method, "float32"), 1e-4)
+
+
+def _kept_per_layer(**form) -> int:
+    """Bytes of activations that one layer more keeps for the backward pass."""
+    batch = {"input_ids": np.ones((8, 40), np.int32), "attention_mask": np.ones((8, 40), np.int32)}
+
+    def kept(layers: int) -> int:
+        model = Backbone(tiny_backbone(num_layers=layers), ComputeConfig(**form))
+        dropout = Dropout(np.array([7, 1], np.uint32), np.arange(8, dtype=np.int32))
+
+        def residuals(key):
+            params = model.init(key, **batch)
+            run = lambda params: model.apply(params, **batch, dropout=dropout)[0]  # noqa: E731
+            return jax.vjp(run, params)[1]
+
+        shapes = jax.tree.leaves(jax.eval_shape(residuals, jax.random.key(0)))
+        return sum(x.size * x.dtype.itemsize for x in shapes)
+
+    return (kept(4) - kept(2)) // 2
+
+
+def test_scanned_layers_keep_their_products_alone_for_the_backward_pass():
+    scores, states = 8 * 2 * 40 * 40 * 4, 8 * 40 * 4
+    products = scores + states * (3 * 16 + 16 + 16 + 24 + 16)  # q k v, context, output, inner, out
+    weights = 4 * (4 * 16 * 16 + 2 * 16 * 24) + 1000
+    assert products < _kept_per_layer(scan_layers=True) < products + states * 16 + weights
+    assert _kept_per_layer() > 2 * products
