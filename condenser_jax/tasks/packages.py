@@ -33,7 +33,6 @@ PACKAGES = 12  # the most frequent ones
 TAUGHT = 2000  # paragraphs at most that teach the regression
 MIN_WORDS = 8  # shorter paragraphs say too little
 DECAY = 1.0  # of the weights, by half their squares
-HALVES_SEED = 1  # which modules are asked
 
 
 class Paragraphs(NamedTuple):
@@ -80,9 +79,10 @@ def read_paragraphs(rest: str, split: str, reading: CollectionOptions) -> Paragr
     sizes = Counter(group.partition(".")[0] for _, group in paragraphs)
     names = [name for name, _ in sizes.most_common(PACKAGES)]
     halves: tuple[list, list] = ([], [])
+    seed = reading.split_seed + 1  # by the split's own hash all that is held out is one half
     for text, group in paragraphs:
         if (package := group.partition(".")[0]) in names:
-            side = heldout_rank(group, HALVES_SEED) < 0.5
+            side = heldout_rank(group, seed) < 0.5
             halves[side].append((text, names.index(package)))
     taught = halves[0][:: -(-len(halves[0]) // TAUGHT) or 1]
     if len(names) < 2 or not taught or not halves[1]:

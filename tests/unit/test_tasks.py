@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from condenser_jax import Encoder
+from condenser_jax.data.cutting import is_heldout
 from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import CARD_FILE
 from condenser_jax.retrieval import metrics, sentence_sources
@@ -419,6 +420,23 @@ def test_packages_are_told_from_held_out_paragraphs(models, monkeypatch):
     figures = TASKS["packages"].report(options).figures["systems"]
     assert figures.keys() == {FIRST, "random weights", "majority"}
     assert figures[FIRST]["accuracy"] > 0.9 > figures["majority"]["accuracy"]
+
+
+@pytest.mark.parametrize("split_seed", [0, 1])
+def test_half_of_the_held_out_modules_teach_whatever_the_split(monkeypatch, split_seed):
+    """A hash that held them out cannot also halve them: it is low for all."""
+    reading = CollectionOptions(split_seed=split_seed)
+    modules = (f"{package}.module{i}" for package in ("alpha", "beta") for i in range(400))
+    pairs = [DocstringPair("", " ".join(WORDS[:9]), module) for module in modules]
+
+    def read(rest, split, reading):
+        share, seed = reading.heldout_share, reading.split_seed
+        return (pair for pair in pairs if is_heldout(pair.group, share, seed))
+
+    monkeypatch.setattr(packages, "read_pairs", read)
+    found = packages.read_paragraphs("", "test", reading)
+    assert 60 < len(found.texts) < 100
+    assert 0.3 < found.taught / len(found.texts) < 0.7
 
 
 def test_a_probe_pools_as_asked_whatever_the_model_says(models):
