@@ -19,7 +19,6 @@ import functools
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
@@ -27,7 +26,8 @@ from condenser_jax.environment import enable_compilation_cache, tune_process  # 
 
 tune_process()
 
-from claims_flags import ABLATIONS, flags, seeds_of, settings  # noqa: E402
+from claims_arms import arms  # noqa: E402
+from claims_flags import flags, seeds_of, settings  # noqa: E402
 from claims_measures import (  # noqa: E402
     DEPTH,
     FIRST_RATE,
@@ -39,11 +39,10 @@ from claims_measures import (  # noqa: E402
     search,
 )
 from claims_picture import draw  # noqa: E402
-from claims_report import NO_LABELS, START, Cell, figures_of, section_lines  # noqa: E402
+from claims_report import NO_LABELS, Cell, figures_of, section_lines  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
-from condenser_jax.config import RunConfig  # noqa: E402
 from condenser_jax.encoder import Encoder, default_dtype  # noqa: E402
 from condenser_jax.errors import Preempted, UserError  # noqa: E402
 from condenser_jax.methods import configure  # noqa: E402
@@ -52,13 +51,12 @@ from condenser_jax.pipeline.recipe import (  # noqa: E402
     Results,
     changed,
     settings_of,
-    training_step,
 )
 from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step  # noqa: E402
 from condenser_jax.retrieval.metrics import PerQuery  # noqa: E402
 from condenser_jax.run import train  # noqa: E402
 from condenser_jax.whole_files import remove_whole  # noqa: E402
-from configs import cocondenser, condenser, mlm, retrieval  # noqa: E402
+from configs import retrieval  # noqa: E402
 
 STANDSTILL = 1e-30  # a rate that is lost in float32
 DEV = {"queries": 500, "passages": 2000}  # of the modules held out for choices, on a sample
@@ -66,43 +64,6 @@ SECTIONS = {  # of docs/results.md: with --init or without
     False: ("claims", "Condenser and coCondenser from scratch"),
     True: ("claims-from-a-checkpoint", "Condenser and coCondenser from a checkpoint"),
 }
-
-
-def configuration(args: argparse.Namespace, values: Any, steps: int, **sections: Any) -> RunConfig:
-    """A pre-training configuration of the benchmark: it reads neither `test` nor `dev`. (What has
-    paired the spans of dev's texts knows its answers, and would choose rates that keep them.)
-    """
-    values.data.update({"source": args.source, "heldout_share": 2 * HELDOUT})
-    values.model.init = args.init
-    values.optimizer.learning_rate = args.learning_rate
-    values.training.update({"steps": steps, "eval_every": steps, "save_every": steps})
-    for section, content in sections.items():
-        values[section].update(content)
-    return configure(values.to_dict())
-
-
-def arms(args: argparse.Namespace) -> dict[str, Step | None]:
-    """The starts by name; None is the random one, or the checkpoint as it is."""
-    n, variant = args.steps, "smoke" if args.smoke else ""
-    mlm_config = configuration(args, mlm.get_config(variant), 2 * n)
-    whole = configuration(args, condenser.get_config(variant), 2 * n)
-    half = training_step("condenser-half", configuration(args, condenser.get_config(variant), n))
-    rest = cocondenser.get_config(variant)
-    second = {
-        "optimizer": {"learning_rate": args.learning_rate / 2},
-        "training": {"batch_size": 32},
-    }
-    contrast = configuration(args, rest, n, **second)
-    found = {
-        START: None,
-        "mlm": training_step("mlm", mlm_config),
-        "condenser": training_step("condenser", whole),
-        "cocondenser": training_step("cocondenser", contrast, init=half),
-    }
-    for name, objective in ABLATIONS.items():
-        config = configuration(args, condenser.get_config(variant), 2 * n, objective=objective)
-        found[name] = training_step(name, config)
-    return found
 
 
 def fine_tuning(args: argparse.Namespace, cell: Cell, start: Step | None, words: Step) -> Step:

@@ -175,6 +175,37 @@ def test_without_labels_only_a_random_start_depends_on_the_seed(claims, report, 
     assert [len(claims.seeds_of(continued, cell)) for cell in nothing] == [1, 1]
 
 
+@pytest.mark.parametrize(("layers", "init"), [(2, ""), (6, "mini/model"), (12, "bert")])
+def test_arms_differ_in_their_method_alone_and_heads_read_tokens_half_way_up(
+    claims, monkeypatch, layers, init
+):
+    arms = benchmark_module("claims_arms")
+    backbone = types.SimpleNamespace(num_layers=layers)
+    found = types.SimpleNamespace(config=backbone) if init else None
+    monkeypatch.setattr(arms, "initial_checkpoint", {init: found}.__getitem__)
+    monkeypatch.setattr(arms, "training_step", lambda name, config, init=None: (config, init))
+    made = arms.arms(chosen(claims, monkeypatch, f"--init={init}", "--steps=50"))
+    assert made.pop("start") is None
+    (contrast, (half, _)) = made.pop("cocondenser")
+    configs = {name: config for name, (config, _) in made.items()} | {"half": half}
+    assert half.training.steps + contrast.training.steps == 100
+    assert contrast.optimizer.learning_rate == half.optimizer.learning_rate / 2
+    for name, config in configs.items():
+        assert (config.data, config.model) == (half.data, half.model), name
+        assert config.training.steps == (50 if name == "half" else 100)
+    early = {name: getattr(c.objective, "early_layer", None) for name, c in configs.items()}
+    assert early == {
+        "mlm": None,
+        "condenser": layers // 2,
+        "half": layers // 2,
+        "condenser-early-layer-0": 0,
+        "condenser-no-late-MLM": layers // 2,
+    }
+    assert contrast.objective.early_layer == layers // 2
+    late = {name for name, c in configs.items() if getattr(c.objective, "late_mlm", True)}
+    assert configs.keys() - late == {"condenser-no-late-MLM"}
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
