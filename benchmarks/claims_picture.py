@@ -3,7 +3,7 @@ for each way of pre-training.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from claims_report import ALL, METRIC, NO_LABELS, Cell, Figures, Setting, titles
 from condenser_jax.plotting import COLOURS, Line, draw_panel
 
 USUAL = Cell("").setting
+Points = tuple[list[int], list[float], list[float]]  # places on the axis, means, deviations
 
 
 class Panel(NamedTuple):
@@ -51,8 +52,12 @@ def draw(found: Iterable[Cell], figures: Figures, output: Path) -> None:
         arm: {"color": COLOURS[place], "linewidth": 1.5} for place, arm in enumerate(figures.means)
     }
     row = picture.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-    for axes, panel in zip(row, shown, strict=True):
-        _draw_panel(axes, panel, figures.means, looks)
+    curves = [_curves(panel, figures.means) for panel in shown]
+    for axes, of_panel in zip(row, curves, strict=True):  # all, before the ends of lines are
+        for arm, (x, y, deviations) in of_panel.items():  # named: panels share their heights
+            axes.errorbar(x, y, deviations, fmt="none", ecolor=looks[arm]["color"], elinewidth=1)
+    for axes, panel, of_panel in zip(row, shown, curves, strict=True):
+        _draw_lines(axes, panel, of_panel, looks)
     titles = titles_of(figures)
     handles = [Line2D([], [], **look, label=titles.get(arm, arm)) for arm, look in looks.items()]
     handles.append(Line2D([], [], linestyle="", label=f"(BM25: {figures.bm25:.3f})"))
@@ -61,21 +66,21 @@ def draw(found: Iterable[Cell], figures: Figures, output: Path) -> None:
     picture.savefig(output, dpi=130, format="png")
 
 
-def _draw_panel(
-    axes: Any, panel: Panel, means: Mapping[str, Mapping[str, Any]], looks: Mapping[str, Any]
+def _draw_lines(
+    axes: Any, panel: Panel, curves: Mapping[str, Points], looks: Mapping[str, Any]
 ) -> None:
-    curves = {arm: _points(found, panel.ticks.values()) for arm, found in means.items()}
-    lines = [Line((x, y), looks[arm]) for arm, (x, y, _) in curves.items() if len(x) > 1]
-    for arm, (x, y, deviations) in curves.items():  # before the lines, whose ends they move
-        axes.errorbar(x, y, deviations, fmt="none", ecolor=looks[arm]["color"], elinewidth=1)
-    draw_panel(axes, panel.title, lines)
+    draw_panel(axes, panel.title, [Line((x, y), looks[arm]) for arm, (x, y, _) in curves.items()])
     axes.set_xticks(range(len(panel.ticks)), list(panel.ticks))
     axes.set_xlabel(panel.axis)
 
 
-def _points(
-    found: Mapping[str, Any], settings: Iterable[Setting]
-) -> tuple[list[int], list[float], Sequence[float]]:
-    """Where an arm has a figure: places on the axis, means, deviations."""
+def _curves(panel: Panel, means: Mapping[str, Mapping[str, Any]]) -> dict[str, Points]:
+    """Those of the arms that have more than one figure in a panel."""
+    found = {arm: _points(of_arm, panel.ticks.values()) for arm, of_arm in means.items()}
+    return {arm: points for arm, points in found.items() if len(points[0]) > 1}
+
+
+def _points(found: Mapping[str, Any], settings: Iterable[Setting]) -> Points:
+    """Where an arm has a figure."""
     there = [(x, *found[words(s)]) for x, s in enumerate(settings) if words(s) in found]
     return [x for x, *_ in there], [y for _, y, _ in there], [sd or 0.0 for *_, sd in there]

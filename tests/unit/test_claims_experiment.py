@@ -148,6 +148,26 @@ def test_the_picture_has_a_line_of_every_arm(report, found, figures, tmp_path, m
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_last_values_stand_at_the_ends_of_their_lines_in_panels_that_share_their_heights(
+    report, tmp_path, monkeypatch
+):
+    cells = [report.Cell("mlm", labels=n) for n in (report.NO_LABELS, report.ALL)]
+    cells += [report.Cell("mlm", batch=128)]
+    heights = dict(zip(cells, (0.1, 0.2, 0.9), strict=True))
+    means = {"mlm": {report.words(cell.setting): (heights[cell], None) for cell in cells}}
+    figures = report.Figures({"init": ""}, 4, 0.4, means, {}, {})
+    picture, panels = benchmark_module("claims_picture"), []
+    draw_panel = picture.draw_panel
+    monkeypatch.setattr(
+        picture, "draw_panel", lambda axes, *rest: panels.append(axes) or draw_panel(axes, *rest)
+    )
+    picture.draw(cells, figures, tmp_path / "x.png")
+    for axes, last in zip(panels, (0.2, 0.9), strict=True):
+        to_panel = axes.transScale + axes.transLimits
+        (label,) = axes.texts
+        assert label.get_position()[1] == pytest.approx(to_panel.transform((0, last))[1])
+
+
 @pytest.fixture(scope="module")
 def claims():
     return benchmark_module("claims_flags")
