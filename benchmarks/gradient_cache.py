@@ -164,7 +164,7 @@ def times(rounds: int) -> dict[str, float]:
 
 
 def real_step(batch: int, chunk: int) -> dict[str, float]:
-    """One step that is really run: seconds (compilation among them), loss, peak of the process."""
+    """One step that is really run: seconds (compilation among them), loss, peak of the device."""
     seconds, loss = Steps(job_of(batch), chunk).run()
     peak = peak_memory()
     print(

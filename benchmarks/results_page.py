@@ -91,10 +91,13 @@ def publish(
 ) -> None:
     """Writes an experiment's section (name, title) of the page, which begins with the picture that
     `draw` makes, and appends a line of JSON: its figures, a dataclass, and the hours that all its
-    parts took, whenever they were done.
+    parts took, whenever they were done. The picture lies beside the lines, that of another page
+    than usual beside it.
     """
     page, lines = places(args, name)
-    picture = lines.with_name(f"{section[0]}.png")
+    folder = page.parent if args.output else lines.parent  # else another page changed ours
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / f"{section[0]}.png"
     with written_whole(picture) as half:
         draw(half)
     shown = f"![{section[1]}]({Path(os.path.relpath(picture, page.parent)).as_posix()})"

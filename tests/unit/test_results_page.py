@@ -101,7 +101,7 @@ class Figures:
 
 
 @pytest.mark.parametrize("place", ["", "elsewhere/page.md"])
-def test_a_section_begins_with_its_picture_which_lies_beside_its_lines(
+def test_a_section_begins_with_its_picture_which_lies_beside_its_lines_or_the_page_asked_for(
     pages, tmp_path, place, monkeypatch
 ):
     monkeypatch.setattr(sys, "argv", ["claims.py"])
@@ -114,6 +114,6 @@ def test_a_section_begins_with_its_picture_which_lies_beside_its_lines(
     )
     page = output or tmp_path / "results.md"
     (shown,) = re.findall(r"!\[From a checkpoint\]\((.*)\)\n\na table", page.read_text())
-    assert (page.parent / shown).resolve() == tmp_path / "claims-from-a-checkpoint.png"
+    assert (page.parent / shown).resolve() == page.parent / "claims-from-a-checkpoint.png"
     assert (page.parent / shown).read_text() == "!"
     assert json.loads((tmp_path / "claims.jsonl").read_text())["best"] == 0.5
