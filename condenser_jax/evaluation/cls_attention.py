@@ -84,7 +84,8 @@ def cls_attention(
         figures = [attention_figures(scores, mask) for scores in kept["attention_scores"]]
         figures.append((jnp.log(lengths), 1 / lengths))  # of uniform attention
         is_text = (lengths > 1).astype(jnp.float32)
-        return Mean(jnp.array(figures) @ is_text, is_text.sum())  # total: N + 1, 2
+        totals = jnp.matmul(jnp.array(figures), is_text, precision="highest")  # N + 1, 2
+        return Mean(totals, is_text.sum())
 
     compiled = over_mesh(total, mesh)
     placed = jax.device_put(params, replicated(mesh))
@@ -116,7 +117,8 @@ def cls_entropy_evaluator(
     def totals(params: Params, frozen: Frozen, batch: Batch) -> Array:
         mask = batch["attention_mask"]
         entropies = [cls_entropy(scores, mask) for scores in cls_scores(params, frozen, batch)]
-        return jnp.stack(entropies) @ (mask.sum(1) > 1).astype(jnp.float32)  # N
+        is_text = (mask.sum(1) > 1).astype(jnp.float32)
+        return jnp.matmul(jnp.stack(entropies), is_text, precision="highest")  # N
 
     compiled = over_mesh(totals, mesh)
 

@@ -53,7 +53,7 @@ def masked_lm_evaluator(
     def sums(params, frozen, batch):
         weights = batch["by_kind"]  # B kinds M
         outcome = {
-            f"{state}_{measure}": jnp.einsum("bm,bkm->k", values, weights)
+            f"{state}_{measure}": jnp.einsum("bm,bkm->k", values, weights, precision="highest")
             for state, pair in predict(params, frozen, batch).items()
             for measure, values in zip(("loss", "accuracy"), pair, strict=True)
         }
