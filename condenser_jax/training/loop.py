@@ -168,8 +168,6 @@ class Loop:
                 for step, batch in loader:
                     with explained_if_too_large(run.mesh.devices.flat[0]):
                         self._step(step, batch)
-                        if step == start:
-                            jax.block_until_ready(self.state.step)
                     if step == start:
                         log.info("first step done %.1f s after the start", time.time() - began)
                         self._clock.read()
@@ -184,13 +182,16 @@ class Loop:
         for hook in self.hooks:
             hook.on_step(step)
         active = self.run.objective.schedule.active(step)
-        if active not in self._steps:
+        is_new = active not in self._steps
+        if is_new:
             with self._clock.paused():
                 began = time.time()
                 self._steps[active] = self.run.compile_step(active)
                 log.info("compiled the step of %s in %.1f s", "+".join(active), time.time() - began)
         placed = to_global(batch, self.run.mesh, self.run.batches.batch_size)
         self.state, metrics = self._steps[active](self.state, self.run.placed, placed)
+        if is_new:
+            jax.block_until_ready(self.state.step)  # else want of memory may be told later on
         self._means.add(metrics)
         self._clock.count(self.run.tokens_per_step)
         self._flying.append(next(iter(metrics.values())))

@@ -144,6 +144,30 @@ def test_a_step_that_a_gpu_has_no_room_for_is_explained(tmp_path, monkeypatch):
         go(toy_run(JOINT, steps=2), tmp_path)
 
 
+class Late:
+    """What a step without room leaves on a device: it is said when the value is waited for."""
+
+    def block_until_ready(self):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+
+def test_the_first_step_of_a_later_phase_is_waited_for_and_explained_too(tmp_path, monkeypatch):
+    compile_step = Run.compile_step
+
+    def compiled(run, active):
+        step = compile_step(run, active)
+
+        def fails(*given):
+            state, metrics = step(*given)
+            return dataclasses.replace(state, step=Late()), metrics
+
+        return step if active == MAXIMISE else fails
+
+    monkeypatch.setattr(Run, "compile_step", compiled)
+    with pytest.raises(DoesNotFit, match="does not fit the memory"):
+        go(toy_run(ONE_TO_ONE, steps=4), tmp_path)
+
+
 def test_no_update_is_applied_once_a_loss_was_not_finite(tmp_path):
     good = go(toy_run(JOINT, 5), tmp_path / "good")
     run = toy_run(JOINT, 7, poisoned=5)
