@@ -62,8 +62,8 @@ class Dense(nn.Module):
     def __call__(self, rows: Array) -> Array:
         dtype, shape = jnp.dtype(self.compute.dtype), (rows.shape[-1], self.features)
         init = nn.initializers.normal(self.config.initializer_range)
-        kernel = self.param("kernel", init, shape).astype(dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[1:])
+        kernel = self.param("kernel", init, shape, jnp.float32).astype(dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32)
         out = jnp.dot(rows.astype(dtype), kernel, precision=precision_of(dtype))
         # Repeated before it is cast: the gradient of a bias is a sum over all rows, which a GPU
         # would add up in bfloat16. What is computed forward is the same.

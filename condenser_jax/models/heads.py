@@ -27,7 +27,8 @@ class MlmHead(nn.Module):
         """
         x = gelu(dense(states, self.config.embedding_width, self.config, self.compute, "transform"))
         x = layer_norm(self.config, self.compute)(x)
-        bias = self.param("bias", nn.initializers.zeros, (self.config.padded_vocab_size,))
+        shape = (self.config.padded_vocab_size,)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         return x, without_padding(bias, self.config)
 
 
@@ -49,7 +50,7 @@ class Tutor(nn.Module):
         x = layer_norm(config, self.compute)(x)
         shape = (config.padded_vocab_size, config.hidden_size)
         decoder = nn.Embed(*shape, embedding_init=init, name="decoder").embedding
-        bias = self.param("bias", nn.initializers.zeros, shape[:1])
+        bias = self.param("bias", nn.initializers.zeros, shape[:1], jnp.float32)
         return x, decoder, without_padding(bias, config)
 
 

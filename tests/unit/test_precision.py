@@ -8,12 +8,15 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from condenser_jax.evaluation import cls_attention, masked_lm
 from condenser_jax.methods import METHODS
+from condenser_jax.models.bert import Backbone
 from condenser_jax.models.classifier import Classifier
 from condenser_jax.models.config import ComputeConfig
-from condenser_jax.models.heads import RatioHead
+from condenser_jax.models.heads import MlmHead, RatioHead, Tutor
 from tests.distillation import build_any, dropout_of
 from tests.helpers import random_params, tiny_backbone
 from tests.text_batches import batch_of
@@ -91,3 +94,40 @@ def test_logits_of_classifiers_and_ratios_are_not_rounded_to_bfloat16():
         logits = head.apply(head.init(jax.random.key(1), states, *rest), states, *rest)
         assert logits.dtype == jnp.float32
         assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.9
+
+
+def test_evaluations_sum_with_all_bits(monkeypatch):
+    lowered = []
+
+    def over_mesh(function, mesh):
+        def run(*arguments):
+            lowered.append(jax.jit(function).lower(*arguments).as_text())
+            return function(*arguments)
+
+        return run
+
+    for module in (masked_lm, cls_attention):
+        monkeypatch.setattr(module, "over_mesh", over_mesh)
+        monkeypatch.setattr(module, "place", lambda batch, mesh: batch)
+    ones, ids = np.ones((4, 3), np.float32), np.ones((4, 3), np.int32)
+    batch = {"input_ids": ids, "attention_mask": ids, "masked_ids": ids, "masked_weights": ones}
+    outcome = {"late": (ones, ones)}
+    losses = masked_lm.masked_lm_evaluator(
+        lambda *_: outcome, [batch], np.zeros(4), np.ones(8), None
+    )
+    entropies = cls_attention.cls_entropy_evaluator(lambda *_: [ones[:, None]], [batch], None)
+    for evaluate in (losses, entropies):
+        evaluate({}, {})
+    found = [products(program) for program in lowered]
+    assert all(found) and len(found) == 2
+    assert [line for lines in found for line in lines if EXACT not in line] == []
+
+
+def test_weights_are_float32_also_where_jax_would_have_them_wider():
+    ids, states = jnp.ones((1, 2), jnp.int32), jnp.ones((1, 2, BACKBONE.hidden_size))
+    models = {Backbone: (ids, ids), MlmHead: (states,), Tutor: (states,)}
+    with jax.enable_x64(True):
+        for model, inputs in models.items():
+            init = model(BACKBONE, ComputeConfig()).init
+            weights = jax.eval_shape(init, jax.random.key(0), *inputs)
+            assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {np.dtype("float32")}
