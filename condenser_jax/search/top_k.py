@@ -18,7 +18,7 @@ one shard holds is read where it is mapped: its pages are the kernel's.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 
 import jax
@@ -163,7 +163,7 @@ def _filled_up(found: np.ndarray, rows: int) -> np.ndarray:
     return whole
 
 
-@cache  # else each search would compile it anew
+@lru_cache(maxsize=32)  # else each search would compile it anew
 def _make_step(mesh: Mesh, k: int, recall: float) -> Callable[..., tuple[_Best, Array]]:
     """(best, scores [q, P] to be overwritten, queries, passages, row of the first, how many are
     real) -> (best, scores).

@@ -81,7 +81,7 @@ def explained_if_too_large(device: jax.Device) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         if "RESOURCE_EXHAUSTED" not in reason:
             raise
         raise DoesNotFit(
