@@ -42,6 +42,7 @@ def draw(figures: Figures, arms: Mapping[str, Arm], output: Path) -> None:
     handles += [
         Line2D([], [], color=GREY, linestyle=style, label=name)
         for name, style in REFERENCES.items()
+        if name in figures.rows
     ]
     picture.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False)
     picture.savefig(output, dpi=130, format="png")
