@@ -4,11 +4,13 @@ figures are.
 
 import json
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from condenser_jax.errors import UserError
+from condenser_jax.pipeline.steps import Pipeline, Step
 from condenser_jax.retrieval.collection import Collection
 from condenser_jax.retrieval.texts import Text, Texts
 from tests.helpers import benchmark_module
@@ -26,6 +28,16 @@ def report():
     return benchmark_module("claims_report")
 
 
+@pytest.fixture(scope="module")
+def claims():
+    return benchmark_module("claims_flags")
+
+
+def chosen(claims, monkeypatch, *flags):
+    monkeypatch.setattr("sys.argv", ["claims.py", *flags])
+    return claims.flags("")
+
+
 @pytest.mark.parametrize("peak", range(6))
 def test_the_best_rate_is_one_whose_neighbours_score_no_better(measures, peak):
     asked = []
@@ -40,6 +52,64 @@ def test_the_best_rate_is_one_whose_neighbours_score_no_better(measures, peak):
 
 def test_equal_scores_do_not_move_the_rate(measures):
     assert measures.best_rate(lambda rate: 0.5) == measures.FIRST_RATE
+
+
+@pytest.fixture
+def cells(monkeypatch):
+    """claims_cells with a training that leaves its rate as weights, a dev set that loves 1e-4, and
+    a search that may be interrupted.
+    """
+    module = benchmark_module("claims_cells")
+    module.trained, module.searched, module.interrupted_at = [], [], None
+
+    def train(config, directory, began):
+        module.trained.append((config.optimizer.learning_rate, config.seed))
+        directory.mkdir()
+        (directory / "weights").write_text(f"{config.optimizer.learning_rate}")
+        return None, {"last": {"heldout/mrr@10": -abs(config.optimizer.learning_rate - 1e-4)}}
+
+    def search(encoder, collection):
+        if len(module.searched) == module.interrupted_at:
+            raise KeyboardInterrupt
+        module.searched.append(encoder)
+        return {"MRR@10": {"q0": 0.5}}
+
+    def load(where, dtype):
+        return float((Path(where) / "weights").read_text())
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "search", search)
+    monkeypatch.setattr(module, "opened", lambda where: None)
+    monkeypatch.setattr(module, "Encoder", types.SimpleNamespace(load=load))
+    return module
+
+
+def measured(cells, claims, report, monkeypatch, root):
+    args = chosen(claims, monkeypatch, "--seeds=3")
+    words = Step("mlm", lambda directory, earlier: {}, {})
+    cell = report.Cell("mlm", labels=500)
+    return cells.measure(args, Pipeline(root), cell, words, words)
+
+
+def test_the_test_queries_are_asked_at_the_chosen_rate_alone(
+    cells, claims, report, monkeypatch, tmp_path
+):
+    found = measured(cells, claims, report, monkeypatch, tmp_path)
+    assert {(cell.rate, cell.seed) for cell in found} == {(1e-4, 0), (1e-4, 1), (1e-4, 2)}
+    assert cells.searched == [1e-4] * 3
+    assert len(cells.trained) == len(set(cells.trained)) > 3
+    assert not list(tmp_path.rglob("weights"))
+
+
+def test_an_interrupted_setting_trains_nothing_twice(cells, claims, report, monkeypatch, tmp_path):
+    cells.interrupted_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        measured(cells, claims, report, monkeypatch, tmp_path)
+    cells.interrupted_at = None
+    assert len(measured(cells, claims, report, monkeypatch, tmp_path)) == 3
+    assert cells.searched == [1e-4] * 3
+    assert len(cells.trained) == len(set(cells.trained))
+    assert not list(tmp_path.rglob("weights"))
 
 
 def test_queries_that_are_passages_do_not_find_themselves(measures):
@@ -166,16 +236,6 @@ def test_last_values_stand_at_the_ends_of_their_lines_in_panels_that_share_their
         to_panel = axes.transScale + axes.transLimits
         (label,) = axes.texts
         assert label.get_position()[1] == pytest.approx(to_panel.transform((0, last))[1])
-
-
-@pytest.fixture(scope="module")
-def claims():
-    return benchmark_module("claims_flags")
-
-
-def chosen(claims, monkeypatch, *flags):
-    monkeypatch.setattr("sys.argv", ["claims.py", *flags])
-    return claims.flags("")
 
 
 def test_arms_and_settings_can_be_chosen(claims, monkeypatch):
