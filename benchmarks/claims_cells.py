@@ -7,7 +7,15 @@ import time
 from pathlib import Path
 
 from claims_flags import seeds_of
-from claims_measures import DEPTH, FIRST_RATE, HELDOUT, best_rate, opened, search
+from claims_measures import (
+    CHECKPOINT_FIRST,
+    DEPTH,
+    FIRST_RATE,
+    HELDOUT,
+    best_rate,
+    opened,
+    search,
+)
 from claims_report import NO_LABELS, Cell
 
 from condenser_jax.encoder import Encoder, default_dtype
@@ -85,7 +93,7 @@ def measure(
         def dev(rate: float) -> float:
             return pipeline.result(step(cell._replace(rate=rate))).facts["dev"]
 
-        rate = best_rate(dev)
+        rate = best_rate(dev, CHECKPOINT_FIRST if args.init else FIRST_RATE)
     found = {}
     for seed in seeds_of(args, cell):
         chosen = cell._replace(rate=rate, seed=seed)

@@ -17,7 +17,7 @@ DEPTH = 100
 HELDOUT = 0.2  # of the modules are test, as many dev: over 2000 test queries
 SPLITS = ("train", "dev", "test")
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # of fine-tuning
-FIRST_RATE = 3e-4  # where the choice begins
+FIRST_RATE, CHECKPOINT_FIRST = 3e-4, 1e-4  # where the choice begins
 
 
 @functools.cache
@@ -63,9 +63,9 @@ def _figures(run: Run, collection: Collection) -> PerQuery:
     return evaluate(counted, collection.qrels, recalls=(DEPTH,))
 
 
-def best_rate(score: Callable[[float], float]) -> float:
-    """Climbs from FIRST_RATE to a rate of RATES whose neighbours score no better."""
-    best = RATES.index(FIRST_RATE)
+def best_rate(score: Callable[[float], float], first: float = FIRST_RATE) -> float:
+    """Climbs from `first` to a rate of RATES whose neighbours score no better."""
+    best = RATES.index(first)
     scores: dict[int, float] = {}
     while True:
         for number in range(max(best - 1, 0), min(best + 2, len(RATES))):

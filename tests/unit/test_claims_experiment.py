@@ -38,15 +38,17 @@ def chosen(claims, monkeypatch, *flags):
     return claims.flags("")
 
 
+@pytest.mark.parametrize("first", [3e-4, 1e-4])
 @pytest.mark.parametrize("peak", range(6))
-def test_the_best_rate_is_one_whose_neighbours_score_no_better(measures, peak):
+def test_the_best_rate_is_one_whose_neighbours_score_no_better(measures, peak, first):
     asked = []
 
     def score(rate):
         asked.append(rate)
         return -abs(measures.RATES.index(rate) - peak)
 
-    assert measures.best_rate(score) == measures.RATES[peak]
+    assert measures.best_rate(score, first) == measures.RATES[peak]
+    assert first in asked[:2]
     assert len(asked) == len(set(asked))
 
 
