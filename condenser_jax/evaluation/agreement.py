@@ -16,7 +16,6 @@ tokens, say whether it does better than the language model that it comes from.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,16 +33,12 @@ RATIOS = ("teacher_ratio", "student_ratio")
 LOSSES = ("loss", "_loss")  # endings of figures that are read of the teacher's replacements alone
 
 Show = Callable[[Mapping[str, np.ndarray]], None]  # arrays of the first batch
+Replaced = dict[str, list[jax.Array]]  # by kind, what was put in: int32 [B, M] of each batch
 
 
-def agreement_evaluator(
-    predict: Mapping[str, Callable],
-    batches: Sequence[Mapping[str, np.ndarray]],
-    least_accuracy: float,
-    mesh: Mesh,
-    show: Show | None = None,
-) -> Callable[[Params, Frozen], dict[str, float]]:
-    """Builds the evaluation.
+class Agreement:
+    """The evaluation: (params, frozen) -> figures. What does not move is found at the first call,
+    which asks the teacher.
 
     Args:
       predict: "draw", "agreement" and "teacher_masked_lm" of an objective of distillation.
@@ -53,55 +48,70 @@ def agreement_evaluator(
       show: is given the first batch with the replacements of the tutor, or else of the teacher,
         and the ratios of both (if the student knows them).
     """
-    placed = [place(batch, mesh) for batch in batches]
-    names = "attention_mask", "masked_weights"
-    whole = {name: jnp.concatenate([batch[name] for batch in batches]) for name in names}
-    counts = jax.device_get(count_tokens(whole))  # losses are shares in that of all texts
-    compiled = {
-        name: over_mesh(predict[name], mesh) for name in ("draw", "agreement", "teacher_masked_lm")
-    }
-    fixed: dict[str, Any] = {}  # found at the first evaluation: it asks the teacher
 
-    def look_at_teacher(params: Params, frozen: Frozen) -> None:
-        found = [compiled["teacher_masked_lm"](params, frozen, batch) for batch in placed]
-        accuracy = _mean_over(batches, [correct for _, correct in found])
-        if accuracy < least_accuracy:
-            raise UserError(
-                f"the teacher's MLM head names {accuracy:.1%} of the masked held-out tokens, under "
-                f"the {least_accuracy:.0%} of objective.least_accuracy: it has little to teach; "
-                "train it longer, or set --config.objective.least_accuracy=0 to take it as it is."
-            )
-        fixed["accuracy"] = accuracy
-        drawn = [compiled["draw"](params, frozen, batch) for batch in placed]
-        fixed["drawn"] = [{kind: ids[kind] for kind in FIXED} for ids in drawn]
+    def __init__(
+        self,
+        predict: Mapping[str, Callable],
+        batches: Sequence[Mapping[str, np.ndarray]],
+        least_accuracy: float,
+        mesh: Mesh,
+        show: Show | None = None,
+    ) -> None:
+        self.batches, self.least_accuracy, self.show = batches, least_accuracy, show
+        self.placed = [place(batch, mesh) for batch in batches]
+        names = "attention_mask", "masked_weights"
+        whole = {name: jnp.concatenate([batch[name] for batch in batches]) for name in names}
+        self.counts = jax.device_get(count_tokens(whole))  # losses are shares in that of all texts
+        self.draw = over_mesh(predict["draw"], mesh)
+        self.agreement = over_mesh(predict["agreement"], mesh)
+        self.teacher_masked_lm = over_mesh(predict["teacher_masked_lm"], mesh)
+        self.accuracy: float | None = None  # of the teacher; None: not asked yet
+        self.fixed: Replaced = {}  # of the kinds FIXED
 
-    def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
-        if not fixed:
-            look_at_teacher(params, frozen)
-        figures = {"heldout/teacher_accuracy": fixed["accuracy"]}
-        replaced = {kind: [ids[kind] for ids in fixed["drawn"]] for kind in FIXED}
-        if "tutor" in params:
-            drawn = [compiled["draw"](params, frozen, batch) for batch in placed]
-            replaced["tutor"] = [ids["tutor"] for ids in drawn]
-        firsts: dict[str, Mapping[str, Any]] = {}
-        for kind, ids in replaced.items():
-            found = [
-                compiled["agreement"](params, frozen, {**batch, "replaced_ids": new}, counts)
-                for batch, new in zip(placed, ids, strict=True)
-            ]
-            firsts[kind] = found[0]
-            figures |= _figures(kind, batches, found)
-        if "tutor" in replaced:
+    def __call__(self, params: Params, frozen: Frozen) -> dict[str, float]:
+        if self.accuracy is None:
+            self.accuracy = self._accuracy_of_teacher(params, frozen)
+        has_tutor = "tutor" in params
+        drawn = self._draw(params, frozen) if has_tutor or not self.fixed else {}
+        self.fixed = self.fixed or {kind: drawn[kind] for kind in FIXED}
+        replaced = drawn | self.fixed
+        found = {kind: self._judge(ids, params, frozen) for kind, ids in replaced.items()}
+        figures = {"heldout/teacher_accuracy": self.accuracy}
+        for kind, judged in found.items():
+            figures |= _figures(kind, self.batches, judged)
+        if has_tutor:
             margin = figures["heldout_tutor/reward"] - figures["heldout_teacher/reward"]
             figures["heldout/reward_margin"] = margin
-        if show is not None:  # the last kind is the tutor's, if there is one
-            kind = "tutor" if "tutor" in replaced else "teacher"
-            ratios = dict(zip(RATIOS, firsts[kind].get("ratios", ()), strict=False))
+        if self.show is not None:
+            kind = "tutor" if has_tutor else "teacher"
+            ratios = dict(zip(RATIOS, found[kind][0].get("ratios", ()), strict=False))
             arrays = {"replaced_ids": replaced[kind][0], **ratios}
-            show({**batches[0], **{name: np.asarray(values) for name, values in arrays.items()}})
+            shown = {name: np.asarray(values) for name, values in arrays.items()}
+            self.show({**self.batches[0], **shown})
         return figures
 
-    return evaluate
+    def _accuracy_of_teacher(self, params: Params, frozen: Frozen) -> float:
+        found = [self.teacher_masked_lm(params, frozen, batch) for batch in self.placed]
+        accuracy = _mean_over(self.batches, [correct for _, correct in found])
+        if accuracy < self.least_accuracy:
+            raise UserError(
+                f"the teacher's MLM head names {accuracy:.1%} of the masked held-out tokens, under "
+                f"the {self.least_accuracy:.0%} of objective.least_accuracy: it has little to "
+                "teach; train it longer, or set --config.objective.least_accuracy=0 to take it as "
+                "it is."
+            )
+        return accuracy
+
+    def _draw(self, params: Params, frozen: Frozen) -> Replaced:
+        drawn = [self.draw(params, frozen, batch) for batch in self.placed]
+        return {kind: [ids[kind] for ids in drawn] for kind in drawn[0]}
+
+    def _judge(self, replaced: Sequence[jax.Array], params: Params, frozen: Frozen) -> list[dict]:
+        """What student and teacher make of replacements, batch by batch."""
+        return [
+            self.agreement(params, frozen, {**batch, "replaced_ids": ids}, self.counts)
+            for batch, ids in zip(self.placed, replaced, strict=True)
+        ]
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:

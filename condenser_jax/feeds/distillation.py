@@ -17,7 +17,7 @@ from condenser_jax.data.masking import TOKENS
 from condenser_jax.data.rows import NumpyBatch
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
-from condenser_jax.evaluation.agreement import agreement_evaluator
+from condenser_jax.evaluation.agreement import Agreement
 from condenser_jax.evaluation.base import spread
 from condenser_jax.feeds.base import Evaluate, Figures
 from condenser_jax.feeds.corpus import DataConfig, prepare_corpus, tokenizer_at, train_batches
@@ -67,7 +67,7 @@ class DistillationMaterial(SpanMaterial):
         @functools.cache  # made when it is first asked: a dry run places nothing on a device
         def evaluator() -> Evaluate:
             least = config.objective.least_accuracy
-            return agreement_evaluator(objective.predict, batches, least, mesh, self._show)
+            return Agreement(objective.predict, batches, least, mesh, self._show)
 
         def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
             return evaluator()(params, frozen)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from condenser_jax.errors import UserError
-from condenser_jax.evaluation.agreement import agreement_evaluator, auc
+from condenser_jax.evaluation.agreement import Agreement, auc
 from condenser_jax.health import picture
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.objectives import kd, minilm, tutor_kd
@@ -45,7 +45,7 @@ def batches():
 
 def evaluation(objective, least=0.0, show=None, devices=1):
     mesh = make_mesh(devices=jax.devices()[:devices])
-    return agreement_evaluator(objective.predict, batches(), least, mesh, show)
+    return Agreement(objective.predict, batches(), least, mesh, show)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_how_texts_are_cut_into_batches_changes_no_figure(build, options):
 
     def figures(*how):
         mesh = make_mesh(devices=jax.devices()[:1])
-        return agreement_evaluator(objective.predict, cut(*how), 0.0, mesh)(params, frozen)
+        return Agreement(objective.predict, cut(*how), 0.0, mesh)(params, frozen)
 
     found = figures(3)
     assert len(found) > 2
