@@ -151,6 +151,11 @@ class TutorKdConfig(DistillationConfig):
                 "objective.policy_weight and objective.kl_weight are 0: the tutor would learn "
                 "nothing; use objective.sampling='teacher' or 'uniform' to do without one."
             )
+        if self.reward_baseline != "none" and not self.maximises:
+            raise UserError(
+                f"objective.reward_baseline is {self.reward_baseline!r}, but with "
+                "objective.policy_weight=0 no reward trains the tutor; leave it at 'none'."
+            )
         if self.maximises and not (self.teacher_reward or self.student_reward):
             raise UserError(
                 "objective.teacher_reward and objective.student_reward are off: the tutor would be "

@@ -9,6 +9,7 @@ from condenser_jax.evaluation.agreement import Agreement, auc
 from condenser_jax.health import picture
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.objectives import kd, minilm, tutor_kd
+from condenser_jax.objectives.distillation import Pair, replace_masked
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.sharding import make_mesh
 from tests.distillation import (
@@ -69,6 +70,32 @@ def test_three_sets_of_replacements_have_figures_of_their_own(tutored):
     assert figures["heldout_teacher/ratio"] == pytest.approx(
         1 - figures["heldout_teacher/ratio_error_of_one"], abs=1e-6
     )
+
+
+def test_errors_and_cosine_are_those_of_ratios_and_last_states():
+    objective = tutor_kd.build(STUDENT, ComputeConfig(), TutorKdConfig(), TEACHER)
+    params, frozen, batch = random_params(objective), frozen_teacher(), small_batch()
+    batch["replaced_ids"] = batch["masked_ids"][::-1]
+    pair = Pair(TEACHER.config, STUDENT, ComputeConfig())
+
+    def look(params):
+        found = objective.predict["agreement"](params, frozen, batch, objective.counts(batch))
+        ids = replace_masked(batch, batch["replaced_ids"])
+        ours, _ = pair.read_student(params, batch, ids, None)
+        theirs, _ = pair.read_teacher(frozen, batch, ids)
+        return found, pair.fitted(params, ours), theirs
+
+    found, ours, theirs = jax.device_get(compile_quickly(look, params)(params))
+    lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
+    of_teacher, of_student = found["ratios"]
+    for name, values, weights in (
+        ("cosine", (ours * theirs).sum(-1) / lengths, batch["attention_mask"]),
+        ("ratio_error", abs(of_teacher - of_student), batch["masked_weights"]),
+        ("ratio_error_of_one", 1 - of_teacher, batch["masked_weights"]),
+    ):
+        total, count = found["means"][name]
+        wanted = np.average(values, weights=weights)
+        np.testing.assert_allclose(total / count, wanted, rtol=1e-5, err_msg=name)
 
 
 def drawn(figures, path, monkeypatch):

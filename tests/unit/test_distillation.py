@@ -22,9 +22,9 @@ from tests.helpers import assert_close, compile_quickly, random_params, worst_di
 
 WIDE = ComputeConfig(dtype="float64")
 METHODS = {  # name: (options, build)
-    "kd": (kd.KdConfig(temperature=3.0), kd.build),
-    "distilbert": (kd.DistilBertConfig(), kd.build),
-    "tinybert": (tinybert.TinyBertConfig(), tinybert.build),
+    "kd": (kd.KdConfig(temperature=3.0, kd_weight=0.5), kd.build),
+    "distilbert": (kd.DistilBertConfig(cosine_weight=3.0), kd.build),
+    "tinybert": (tinybert.TinyBertConfig(hidden_weight=2.0, attention_weight=3.0), tinybert.build),
     "minilm": (minilm.MiniLmConfig(), minilm.build),
     "minilmv2": (minilm.MiniLmV2Config(relation_heads=4, teacher_layer=1), minilm.build_v2),
 }
@@ -85,7 +85,7 @@ def definition(name, params, frozen, batch):
     masked = sum(len(row.at) for row in rows)
     attended = sum(row.length for row in rows)
     if name == "kd":
-        return sum(row.kl(3.0) for row in rows) / masked
+        return 0.5 * sum(row.kl(3.0) for row in rows) / masked
     if name == "distilbert":
         kl = sum(row.kl(2.0) for row in rows) / masked
         mlm, cosine = 0.0, 0.0
@@ -95,7 +95,7 @@ def definition(name, params, frozen, batch):
             a, b = row.fitted(row.ours["last"]), row.theirs["last"]
             norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
             cosine += (1 - (a * b).sum(-1) / norms).sum() / attended
-        return 5 * kl + 2 * mlm + cosine
+        return 5 * kl + 2 * mlm + 3 * cosine
     if name == "tinybert":
         total = 0.0
         pairs = sum(row.length**2 for row in rows)
@@ -103,9 +103,9 @@ def definition(name, params, frozen, batch):
             for ours, theirs in zip((0, 1), (0, 2), strict=True):
                 error = row.fitted(row.ours["hidden_states"][ours])
                 error = error - row.theirs["hidden_states"][theirs]
-                total += (error**2).mean(-1).sum() / attended
+                total += 2 * (error**2).mean(-1).sum() / attended
             error = row.ours["attention_scores"][0] - row.theirs["attention_scores"][1]
-            total += (error**2).mean(0).sum() / pairs
+            total += 3 * (error**2).mean(0).sum() / pairs
         return total
     if name == "minilm":
         total = 0.0
@@ -151,6 +151,12 @@ def test_a_baseline_and_its_gradient_are_those_of_the_definition(name):
     assert_close(gradient, wanted, 1e-9)
     for group in objective.groups_of(("train",)):
         assert max(float(np.abs(x).max()) for x in jax.tree.leaves(gradient[group])) > 0
+
+
+def test_the_weights_of_distilbert_are_those_of_its_public_code():
+    options = kd.DistilBertConfig()
+    assert (options.kd_weight, options.mlm_weight, options.cosine_weight) == (5, 2, 1)
+    assert options.temperature == 2
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -275,6 +281,11 @@ def test_a_student_that_its_teacher_cannot_teach_is_refused(build, options, chan
             TutorKdConfig,
             {"sampling": "none", "policy_weight": 0.0},
             "policy_weight is 0.0, but there is no tutor with .*'none'; leave it at 1.0",
+        ),
+        (
+            TutorKdConfig,
+            {"policy_weight": 0.0, "reward_baseline": "batch_mean"},
+            "reward_baseline is 'batch_mean', but with .*policy_weight=0 no reward .*at 'none'",
         ),
         (
             TutorKdConfig,

@@ -35,12 +35,19 @@ TOLERANCE = 1e-9
 OPTIONS = {
     "published": TutorKdConfig(schedule="joint"),
     "teacher's reward": TutorKdConfig(
-        reward_baseline="batch_mean", sample_specials=False, student_reward=False, hidden_weight=0
+        reward_baseline="batch_mean",
+        sample_specials=False,
+        student_reward=False,
+        hidden_weight=0,
+        policy_weight=3,
+        kl_weight=0.25,
     ),
     "student's reward": TutorKdConfig(
         modified_logit=False, teacher_reward=False, attention_weight=0, kl_weight=0
     ),
-    "teacher": TutorKdConfig(sampling="teacher"),
+    "teacher": TutorKdConfig(
+        sampling="teacher", logit_weight=5, hidden_weight=2, attention_weight=0.25
+    ),
     "uniform": TutorKdConfig(sampling="uniform", hidden_weight=0, attention_weight=0),
     "none": TutorKdConfig(sampling="none"),
 }
@@ -48,8 +55,7 @@ KINDS = ("hidden_states", "attention_scores")
 
 
 def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapped=False):
-    """Both losses as METHODS' transcription has them, from the texts X^M and X'. A weight is the
-    published one or 0.
+    """Both losses as METHODS' transcription has them, from the texts X^M and X'.
 
     mask: attention mask that all passes and means read. sign: of the rewards. swapped: the teacher
     is asked about X' where it should be about X^M, and the other way round.
@@ -109,8 +115,10 @@ def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapp
         p_s = jax.nn.softmax((head[0] @ table.T + head[1])[..., :vocabulary])
         divergence = (p_second * jnp.log(p_second / p_s)).sum(-1)
         logit, student_reward = (divergence * per_m).sum(), jnp.clip(divergence, 0, 1)
-    minimise = (25 if options.has_ratio else 1) * logit + 0.5 * (hidden * per_attended).sum()
-    minimise += 0.5 * attention if options.attention_weight else 0.0
+    usual = 25 if options.has_ratio else 1
+    minimise = (usual if options.logit_weight is None else options.logit_weight) * logit
+    minimise += options.hidden_weight * (hidden * per_attended).sum()
+    minimise += options.attention_weight * attention
     if not options.has_tutor:
         return {"minimise": minimise}
     states, decoder, bias = Tutor(TEACHER.config, WIDE).apply({"params": params["tutor"]}, last_m)
@@ -118,7 +126,7 @@ def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapp
     pi = jax.nn.softmax(jnp.where(allowed, (states @ decoder.T + bias)[..., :vocabulary], -1e9))
     wanted = jnp.where(allowed, p_masked, 0) / (p_masked * allowed).sum(-1, keepdims=True)
     kl = jnp.where(allowed, wanted * (jnp.log(wanted + 1e-300) - jnp.log(pi + 1e-300)), 0).sum(-1)
-    minimise += (kl * per_m).sum() if options.kl_weight else 0.0
+    minimise += options.kl_weight * (kl * per_m).sum()
     reward = jnp.zeros(mask.shape)
     if options.teacher_reward:
         reward += of(p_second, original) - of(p_second, text)
@@ -128,7 +136,7 @@ def as_published(frozen, params, batch, replaced, options, mask, sign=1.0, swapp
     if options.reward_baseline == "batch_mean":
         reward = reward - (reward * per_m).sum()
     log_pi = jnp.log(jnp.where(in_m, of(pi, text), 1.0))
-    maximise = -(log_pi * reward * per_m).sum()
+    maximise = -options.policy_weight * (log_pi * reward * per_m).sum()
     return {"maximise": maximise, "minimise": minimise}
 
 
@@ -156,9 +164,11 @@ class Case:
         self.batch = jax.tree.map(jnp.asarray, small_batch())
         counts = self.objective.counts(self.batch)
 
+        def losses(params, frozen):
+            return self.objective.losses(params, frozen, self.batch, counts, dropout_of())
+
         def ours(params, frozen):
-            found = self.objective.losses(params, frozen, self.batch, counts, dropout_of())
-            return {phase: loss.value for phase, loss in found.items()}
+            return {phase: loss.value for phase, loss in losses(params, frozen).items()}
 
         site, slots = tutor_kd.SAMPLING_SITE, self.batch["masked_positions"]
         self.numbers = tutor_kd.uniforms(dropout_of(), site, slots)
@@ -169,13 +179,18 @@ class Case:
             if self.options.has_tutor:
                 copy = params | {"tutor": tutor_kd.tutor_from(self.frozen["teacher"])}
             copied = self.model.play(copy, frozen, self.batch, self.numbers)
-            return *values_and_gradients(ours)(params, frozen), played, copied
+            judged = self.model.judge(params, frozen, self.batch, played.ids, dropout_of())
+            metrics = [loss.metrics for loss in losses(params, frozen).values()]
+            logged = {name: mean for one in metrics for name, mean in one.items()}
+            return *values_and_gradients(ours)(params, frozen), played, copied, judged, logged
 
         def theirs(params, frozen, replaced, *how):
             return as_published(frozen, params, self.batch, replaced, self.options, *how)
 
         run = compile_quickly(both, self.params, self.frozen)
-        self.values, self.gradients, self.played, self.copied = run(self.params, self.frozen)
+        self.values, self.gradients, self.played, self.copied, self.judged, self.logged = run(
+            self.params, self.frozen
+        )
         self._right = self.played.replaced, self.batch["attention_mask"].astype(float), 1.0, False
         args = (self.params, self.frozen, *self._right)
         self._theirs = compile_quickly(values_and_gradients(theirs), *args)
@@ -204,6 +219,45 @@ def test_both_losses_and_their_gradients_are_those_of_the_definition(name):
             for group, expected in gradients[phase].items():
                 if group in found.objective.phase(phase).trains:
                     assert_close(found.gradients[phase][group], expected, TOLERANCE)
+
+
+def test_the_weights_are_the_published_ones_unless_given():
+    options = TutorKdConfig()
+    assert (options.policy_weight, options.kl_weight, options.weight_of_logit) == (1, 1, 25)
+    assert options.hidden_weight == options.attention_weight == 0.5
+    assert TutorKdConfig(modified_logit=False).weight_of_logit == 1  # our choice
+
+
+def test_what_is_logged_is_what_it_says():
+    with jax.enable_x64(True):
+        found = case("published")
+        played, judged, original = found.played, found.judged, found.batch["masked_ids"]
+        logits = played.teacher, played.policy, judged.teacher
+        p_masked, pi, p_text = (jax.nn.softmax(x[..., : STUDENT.vocab_size]) for x in logits)
+        slots = found.batch["masked_positions"]
+        z = found.model.ratio_logits(found.params, judged.student, slots)[1]
+
+        def of(p, ids):
+            return jnp.take_along_axis(p, ids[..., None], -1)[..., 0]
+
+        ratio = jnp.minimum(1, of(p_masked, played.replaced) / of(p_masked, original))
+        of_teacher = of(p_text, original) - of(p_text, played.replaced)
+        of_student = abs(ratio - 1 / (1 + jnp.exp(-z)))
+        expected = {
+            "ratio": ratio,
+            "ratio_ones": ratio == 1,
+            "copies": played.replaced == original,
+            "teacher_reward": of_teacher,
+            "student_reward": of_student,
+            "reward": of_teacher + of_student,
+            "entropy": -(pi * jnp.log(pi)).sum(-1),
+            "kl": (p_masked * jnp.log(p_masked / pi)).sum(-1),
+        }
+        weights = found.batch["masked_weights"]
+        for name, values in expected.items():
+            total, count = found.logged[name]
+            wanted = (values * weights).sum() / weights.sum()
+            np.testing.assert_allclose(total / count, wanted, rtol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("wrong", ["mask", "sign", "swapped"])
