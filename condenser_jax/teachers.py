@@ -21,6 +21,7 @@ from condenser_jax.warm_start import initial_checkpoint
 
 GROUPS = ("backbone", "mlm_head")
 WITH_HEAD = "runs/teacher-with-head"
+TEACHER_FLAG = "--config.objective.teacher="
 FIRST = "python launch/train.py --config=configs/mlm.py:{}"
 
 
@@ -55,12 +56,16 @@ def find_teacher(where: str) -> Found:
     if not where:
         raise UserError(
             "objective.teacher is empty: whom should the student learn from? Train one, "
-            f"{FIRST.format('teacher')}, then --config.objective.teacher=runs/mlm-teacher; or name "
+            f"{FIRST.format('teacher')}, then {TEACHER_FLAG}runs/mlm-teacher; or name "
             "a BERT with its MLM head."
         )
     if where.startswith(("runs/", ".", "/", "~")) and not Path(where).expanduser().is_dir():
-        first = FIRST.format("smoke" if where.endswith("-smoke") else "teacher")
-        raise UserError(f"the teacher {where} is not there; train it first: {first}")
+        variant = "smoke" if where.endswith("-smoke") else "teacher"
+        left = f"runs/mlm-{variant}"  # where that command leaves it
+        what, then = ("it", "") if where == left else ("one", f", then {TEACHER_FLAG}{left}")
+        raise UserError(
+            f"the teacher {where} is not there; train {what} first: {FIRST.format(variant)}{then}"
+        )
     checkpoint = initial_checkpoint(where) if is_workdir(where) else _load(where)
     assert checkpoint is not None
     weights = {group: checkpoint.params[group] for group in GROUPS if group in checkpoint.params}
@@ -69,7 +74,7 @@ def find_teacher(where: str) -> Found:
             f"the teacher {where} has no MLM head, by which it teaches; train one on it first: "
             f"python launch/train.py --config=configs/mlm.py --config.model.init={where} "
             f"--config.objective.frozen_backbone=True --workdir={WITH_HEAD}; then "
-            f"--config.objective.teacher={WITH_HEAD}"
+            f"{TEACHER_FLAG}{WITH_HEAD}"
         )
     return Found(checkpoint.config, weights, where, hash_of(weights))
 

@@ -192,12 +192,16 @@ def test_an_mlm_head_is_trained_on_a_backbone_that_stays(config, exported):
     [
         ({"objective": {"teacher": ""}}, r"objective.teacher is empty: .*configs/mlm.py:teacher"),
         (
-            {"objective": {"teacher": "runs/nobody"}},
-            r"the teacher runs/nobody is not there; train .*=configs/mlm.py:teacher$",
+            {"objective": {"teacher": "runs/mlm-teacher"}},
+            r"mlm-teacher is not there; train it first: .*=configs/mlm.py:teacher$",
         ),
         (
-            {"objective": {"teacher": "runs/nobody-smoke"}},
-            r"nobody-smoke is not there; .*configs/mlm.py:smoke$",
+            {"objective": {"teacher": "runs/mlm-smoke"}},
+            r"mlm-smoke is not there; train it first: .*=configs/mlm.py:smoke$",
+        ),
+        (
+            {"objective": {"teacher": "runs/nobody"}},
+            r"nobody is not there; train one .*mlm.py:teacher, then .*teacher=runs/mlm-teacher$",
         ),
         ({"objective": {"student_layers": (3,)}}, r"student_layers is \(3,\); expected layers 1 t"),
         (
