@@ -34,6 +34,14 @@ log = logging.getLogger("condenser_jax")
 METHOD, ALL = "classifier", "all"
 KEPT = {"data": "data", "init": "weights to start from"}
 CELL, RESULTS, SUBMISSION = "cell.json", "results.json", "submission"
+SET_HERE = {  # keys of a run that are no one's to give: what is given instead
+    "objective.task": "tasks",
+    "optimizer.learning_rate": "learning_rates",
+    "training.steps": "epochs",
+    "training.eval_every": "epochs, each of which is evaluated",
+    "training.save_every": "epochs, each of which is saved",
+    "training.keep": "keep=True, for the checkpoints of all runs",
+}
 # Keys of a run that are the system, or the cell, or change no figure but by rounding.
 NOT_OF_THE_PROTOCOL = {
     *("objective.name", "objective.task", "optimizer.learning_rate"),
@@ -82,17 +90,31 @@ class Suite(NamedTuple):
 def configure_suite(values: Mapping[str, Any]) -> Suite:
     """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it.
 
-    Raises UserError for unknown keys and tasks, wrong types, and another method than `classifier`.
+    Raises UserError for unknown keys and tasks, wrong types, another method than `classifier`, and
+    what the suite sets itself.
     """
     known = [field.name for field in dataclasses.fields(Grid)]
     for key in values:
         choose("configuration key", key, [*known, "run"])
-    run = configure(values.get("run", {}))
+    run = configure(_without_what_is_set_here(values.get("run", {})))
     if run.objective.name != METHOD:
         raise UserError(f"run.objective.name is {run.objective.name!r}; tasks need a {METHOD}.")
     grid = read_section(Grid, {key: values[key] for key in known if key in values}, "suite")
     assert grid.names
     return Suite(grid, run)
+
+
+def _without_what_is_set_here(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `run`, without keys that are left to the suite; raises UserError for others."""
+    sections = {k: dict(v) if isinstance(v, Mapping) else v for k, v in run.items()}
+    for key, instead in SET_HERE.items():
+        section, _, name = key.partition(".")
+        value = sections.get(section, {}).pop(name, None)
+        if value is not None:
+            raise UserError(
+                f"run.{key} is {value!r}, but a suite sets it for each of its runs; give {instead}."
+            )
+    return sections
 
 
 class Splits(NamedTuple):

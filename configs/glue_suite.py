@@ -15,6 +15,7 @@ Two seeds and two rates of the embedded task, from random weights: a minute, no 
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from condenser_jax.errors import choose
 from condenser_jax.glue.tasks import PACKAGES
@@ -36,4 +37,15 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         config.tasks, config.seeds, config.epochs = PACKAGES.name, 2, 2
         config.learning_rates = (2e-3, 5e-3)
+    _leave_to_the_suite(config.run)
     return config
+
+
+def _leave_to_the_suite(run: ConfigDict) -> None:
+    """What is set for each run, and refused if it is given."""
+    run.objective.task = placeholder(str)  # of `tasks`
+    run.optimizer.learning_rate = placeholder(float)  # of `learning_rates`
+    run.training.steps = placeholder(int)  # of `epochs`
+    run.training.eval_every = placeholder(int)  # an epoch
+    run.training.save_every = placeholder(int)  # an epoch
+    run.training.keep = placeholder(int)  # 1 while a run lasts; `keep` after it

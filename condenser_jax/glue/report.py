@@ -140,6 +140,7 @@ def as_markdown(results: Iterable[Results]) -> str:
 def _heading(group: Sequence[Results]) -> str:
     """What is in the table, and under which protocol."""
     protocol = group[0].protocol
+    epochs = "1 epoch" if protocol["epochs"] == 1 else f"{protocol['epochs']} epochs"
     rates = [f"{rate:g}" for rate in protocol["learning_rates"]]
     rate = f"learning rate {rates[0]}"
     if len(rates) > 1:
@@ -152,7 +153,7 @@ def _heading(group: Sequence[Results]) -> str:
     shared = json.dumps(others, sort_keys=True)[1:-1].replace('"', "")
     return (
         f"Dev set, x 100: median over {protocol['seeds']} seeds +- standard deviation (n - 1), at "
-        f"the last step and after the epoch that is best on dev. {protocol['epochs']} epochs, "
+        f"the last step and after the epoch that is best on dev. {epochs}, "
         f"{rate}. {shared}."
     )
 

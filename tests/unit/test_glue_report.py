@@ -51,6 +51,9 @@ def test_last_step_and_best_epoch_stand_side_by_side():
     text = as_text([_results()])
     assert "cola  matthews     40.0 +- 7.2  44.0 +- 5.0  5e-05" in text
     assert "learning rate chosen on the dev set among 1e-05, 5e-05, for each task" in text
+    assert "best on dev. 2 epochs, learning rate" in text
+    short = as_text([_results(protocol=PROTOCOL | {"epochs": 1})])
+    assert "best on dev. 1 epoch, learning rate" in short
     assert "median over 3 seeds" in text and "training.batch_size: 32" in text
 
 

@@ -194,6 +194,15 @@ def test_the_protocol_is_all_but_the_system(suite):
         ({"learning_rates": ()}, "learning_rates is empty; expected one rate, or several"),
         ({"sedes": 1}, "unknown configuration key 'sedes'; did you mean 'seeds'"),
         ({"run": {"objective": {"name": "mlm"}}}, "run.objective.name is 'mlm'; tasks need a"),
+        (
+            {"run": {"optimizer": {"learning_rate": 1e-3}}},
+            r"run.optimizer.learning_rate is 0.001, but a suite sets it .*; give learning_rates\.",
+        ),
+        ({"run": {"training": {"steps": 9}}}, "run.training.steps is 9, .*; give epochs\\."),
+        ({"run": {"training": {"eval_every": 9}}}, "run.training.eval_every is 9, .*; give epochs"),
+        ({"run": {"training": {"save_every": 9}}}, "run.training.save_every is 9, .*; give epochs"),
+        ({"run": {"training": {"keep": 3}}}, "run.training.keep is 3, but .*; give keep=True"),
+        ({"run": {"objective": {"task": "cola"}}}, "run.objective.task is 'cola', .*; give tasks"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, text):
