@@ -249,13 +249,16 @@ def check_config(workdir: Workdir, config: Mapping[str, Any]) -> None:
 
 def _check_hashes(workdir: Workdir, data_hashes: Mapping[str, str]) -> None:
     old = _read_json(workdir.data_hashes)
-    for name in sorted(old.keys() | data_hashes.keys()):
-        if old.get(name) != data_hashes.get(name):
-            raise UserError(
-                f"{name} has changed since the run in {workdir.root} started: hash "
-                f"{old.get(name, ABSENT)} -> {data_hashes.get(name, ABSENT)}; restore it or name "
-                "another --workdir"
-            )
+    differing = [
+        f"{name} (hash {old.get(name, ABSENT)} -> {data_hashes.get(name, ABSENT)})"
+        for name in sorted(old.keys() | data_hashes.keys())
+        if old.get(name) != data_hashes.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"not as when the run in {workdir.root} started: {', '.join(differing)}; restore it or "
+            "name another --workdir"
+        )
 
 
 def _is_free(key: str) -> bool:

@@ -70,10 +70,13 @@ def test_keys_that_change_nothing_learned_may_differ(run):
     assert workdir.read_config_json(run)["mesh"]["data"] == 8
 
 
-def test_data_that_changed_are_refused(run):
-    text = r"train/ids.bin has changed since the run in .* started: hash abc -> xyz; restore it or"
+def test_data_and_a_teacher_that_changed_are_refused_and_all_named(run):
+    text = (
+        r"not as when the run in .* started: teacher \(hash absent -> b\), "
+        r"train/ids.bin \(hash abc -> xyz\); restore it or name another --workdir"
+    )
     with pytest.raises(UserError, match=text):
-        workdir.open_workdir(run.root, CONFIG, {"train/ids.bin": "xyz"})
+        workdir.open_workdir(run.root, CONFIG, {"train/ids.bin": "xyz", "teacher": "b"})
 
 
 def test_a_directory_with_other_files_is_refused(tmp_path):
