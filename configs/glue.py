@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.source = "docstrings:"  # hf:, tfds:, a folder with <task>/<split>.jsonl; or docstrings:
     data.train_split = ""  # "": train
     data.dev_split = ""  # "": validation; of MNLI both, matched and mismatched
-    data.train_limit = 0  # train on so many texts, the same for every seed; 0: all
+    data.train_limit = 0  # train on so many texts, the same for every seed; 0: all; `steps` stay
     data.max_length = placeholder(int)  # tokens of a row; None: what the task needs, at most 128
     data.tokenizer = ""  # directory or hub id; "": that of model.init, else trained on the texts
     data.vocab_size = 8192  # of a tokenizer trained here
@@ -86,6 +86,6 @@ def _as_published(config: ConfigDict) -> None:
 def _epochs(config: ConfigDict, task: Task) -> None:
     """A run of EPOCHS, evaluated and saved after each."""
     config.objective.update({"task": task.name})
-    epoch = -(-(config.data.train_limit or task.train_rows) // BATCH)
+    epoch = -(-task.train_rows // BATCH)
     config.training.update({"steps": EPOCHS * epoch, "eval_every": epoch, "save_every": epoch})
     config.training.update({"log_every": min(50, epoch)})

@@ -9,7 +9,8 @@ import pytest
 
 from condenser_jax import glue_suite
 from condenser_jax.errors import Preempted, UserError
-from condenser_jax.glue.report import Results, as_text
+from condenser_jax.glue.report import Cell, Results, as_text
+from condenser_jax.glue.submission import write_submission
 from condenser_jax.glue_suite import (
     configure_suite,
     protocol_of,
@@ -110,6 +111,20 @@ def test_weights_go_to_the_devices_once_not_with_every_batch_of_a_test_split(mon
     glue_suite._predict(tmp_path, {"RTE": ["a text"]}, glue_suite.find_task("rte"))
     assert [leaf.sharding.device_set for leaf in given] == [set(jax.devices())]
     assert (tmp_path / "submission" / "RTE.tsv").is_file()
+
+
+def test_the_server_gets_the_run_of_the_chosen_rate_that_is_best_at_the_last_step(tmp_path):
+    cells = {}
+    for name, rate, scores in (
+        ("best epoch", 1e-2, (0.95, 0.5)),
+        ("last step", 1e-2, (0.3, 0.6)),
+        ("other rate", 1e-3, (0.2, 0.9)),
+        ("its other seed", 1e-3, (0.2, 0.1)),
+    ):
+        cells[tmp_path / name] = Cell(rate, 0, [{"score": score} for score in scores])
+        write_submission(tmp_path / name / "submission", "RTE", name)
+    glue_suite._hand_in(tmp_path, cells)
+    assert (tmp_path / "submission" / "RTE.tsv").read_text() == "last step"
 
 
 def test_more_seeds_are_added_to_those_that_are_done(suite, trained, tmp_path):
