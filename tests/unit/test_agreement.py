@@ -8,7 +8,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.evaluation.agreement import Agreement, auc
 from condenser_jax.health import picture
 from condenser_jax.models.config import ComputeConfig
-from condenser_jax.objectives import kd, minilm, tutor_kd
+from condenser_jax.objectives import kd, minilm, tinybert, tutor_kd
 from condenser_jax.objectives.distillation import Pair, replace_masked
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.sharding import make_mesh
@@ -96,6 +96,22 @@ def test_errors_and_cosine_are_those_of_ratios_and_last_states():
         total, count = found["means"][name]
         wanted = np.average(values, weights=weights)
         np.testing.assert_allclose(total / count, wanted, rtol=1e-5, err_msg=name)
+
+
+def test_a_baselines_loss_is_of_its_own_texts_and_its_cosine_of_those_with_replacements():
+    objective = tinybert.build(STUDENT, ComputeConfig(), tinybert.TinyBertConfig(), TEACHER)
+    frozen, batch = frozen_teacher(), small_batch()
+    counts, originals = objective.counts(batch), batch["masked_ids"]
+
+    def look(params):
+        agreement = objective.predict["agreement"]
+        batches = [{**batch, "replaced_ids": ids} for ids in (originals, originals[::-1])]
+        return [agreement(params, frozen, one, counts)["means"] for one in batches]
+
+    params = random_params(objective)
+    as_it_is, replaced = jax.device_get(compile_quickly(look, params)(params))
+    assert as_it_is["loss"].total == pytest.approx(replaced["loss"].total)
+    assert abs(as_it_is["cosine"].total - replaced["cosine"].total) > 1e-4
 
 
 def drawn(figures, path, monkeypatch):

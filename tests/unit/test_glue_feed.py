@@ -10,7 +10,8 @@ import pytest
 from condenser_jax.build import build
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.classification import Part, classification_evaluator
-from condenser_jax.feeds.glue import GLUE, read_splits
+from condenser_jax.feeds.glue import GLUE, hashes_of, read_splits
+from condenser_jax.glue.records import Examples
 from condenser_jax.glue.tasks import TASKS
 from condenser_jax.methods import configure
 from condenser_jax.training.sharding import make_mesh
@@ -109,8 +110,11 @@ def test_the_figures_of_two_dev_sets_have_two_names_and_one_score():
     assert figures["heldout/score"] == 0.625 and "heldout/loss_matched" in figures
 
 
-def test_both_dev_sets_of_mnli_are_opened(config):
-    material = build(config(objective={"task": "mnli"})).material
+def test_both_dev_sets_of_mnli_are_opened_and_measured_apart(config):
+    built = build(config(objective={"task": "mnli"}))
+    figures, material = built.run.evaluate(built.run.initial_state().params, {}), built.material
+    names = ("accuracy_matched", "accuracy_mismatched", "loss_matched", "loss_mismatched", "score")
+    assert set(figures) == {f"heldout/{name}" for name in names}
     assert {split: len(part) for split, part in material.dev.items()} == {
         "validation_matched": 32,
         "validation_mismatched": 13,
@@ -125,6 +129,14 @@ def test_fewer_texts_are_the_same_for_every_seed_and_a_part_of_more(config):
         return set(zip(*train.texts, strict=True))
 
     assert trained(10, 0) == trained(10, 1) < trained(20, 0)
+    train, _ = read_splits(config())
+    assert trained(10, 0) != set(zip(*(side[:10] for side in train.texts), strict=True))
+
+
+def test_other_labels_are_other_data(config):
+    train, dev = read_splits(config())
+    other = hashes_of(Examples(train.texts, 1 - train.labels), dev)
+    assert {name for name, now in hashes_of(train, dev).items() if other[name] != now} == {"train"}
 
 
 @pytest.mark.parametrize(

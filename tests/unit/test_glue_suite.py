@@ -127,6 +127,13 @@ def test_the_server_gets_the_run_of_the_chosen_rate_that_is_best_at_the_last_ste
     assert (tmp_path / "submission" / "RTE.tsv").read_text() == "last step"
 
 
+def test_a_run_lasts_its_epochs_and_is_measured_and_saved_after_each(suite):
+    config = glue_suite.cell_config(suite(epochs=3), "rte", 1e-2, seed=5, rows=70)
+    training = config.training  # of 32 texts in a step
+    assert (training.steps, training.eval_every, training.save_every) == (9, 3, 3)
+    assert (config.objective.task, config.optimizer.learning_rate, config.seed) == ("rte", 1e-2, 5)
+
+
 def test_more_seeds_are_added_to_those_that_are_done(suite, trained, tmp_path):
     run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
     run_suite(suite(tasks="rte", seeds=3), tmp_path / "runs", "mine")
@@ -164,6 +171,15 @@ def test_a_finished_run_of_another_configuration_or_of_other_data_is_refused(
     text = json.dumps(PAIRS[0] | {"sentence1": "it snows"}) + "\n"
     (folder / "rte" / "validation.jsonl").write_text(text)
     with pytest.raises(UserError, match="the data of rte have changed since .* was finished"):
+        run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+
+
+def test_a_finished_run_that_started_from_other_weights_is_refused(
+    suite, trained, tmp_path, monkeypatch
+):
+    run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+    monkeypatch.setattr(glue_suite, "weights_identity", lambda init: "another hash")
+    with pytest.raises(UserError, match="the weights to start from of rte have changed since"):
         run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
 
 
