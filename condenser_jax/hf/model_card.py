@@ -45,7 +45,7 @@ def model_card(
         f"condenser_jax. Initial weights: {facts.initial_weights}.{taught}",
         "## Use",
         _use(card, has_query_encoder),
-        f"{_pooler(config)} `{CARD_FILE}` says all this to programs.",
+        f"{_pooler(config, has_mlm_head)} `{CARD_FILE}` says all this to programs.",
         _masked_lm(card) if has_mlm_head else "",
         _onnx(card, has_query_encoder) if has_onnx else "",
         table("Data", facts.data),
@@ -117,13 +117,14 @@ def _sentence_transformers(card: EncoderCard, has_query_encoder: bool) -> str:
     return "\n".join(["```python", *lines, "```"])
 
 
-def _pooler(config: BackboneConfig) -> str:
+def _pooler(config: BackboneConfig, has_mlm_head: bool) -> str:
     if config.model_type == "electra":
         return "No pooler is used and none is stored; `AutoModel` knows none either."
+    head = "; an MLM head it always reports as unexpected" if has_mlm_head else ""
     return (
         "No pooler is used and none is stored: `AutoModel` reports `pooler.dense` as missing and "
-        "fills it at random unless it is given `add_pooling_layer=False`; an MLM head it always "
-        "reports as unexpected. The hidden states are the same either way."
+        f"fills it at random unless it is given `add_pooling_layer=False`{head}. The hidden states "
+        "are the same either way."
     )
 
 

@@ -190,6 +190,12 @@ def test_without_late_mlm_the_model_card_warns_of_the_masked_lm():
     assert "predicts nonsense" in model_card("model", CONFIG, card, FACTS, has_mlm_head=True)
 
 
+def test_the_model_card_speaks_of_an_mlm_head_where_there_is_one():
+    said = "an MLM head it always reports as unexpected"
+    for has_head in (True, False):
+        assert (said in model_card("model", CONFIG, CARD, FACTS, has_head)) == has_head
+
+
 def test_the_model_card_states_licence_and_prefixes():
     card = dataclasses.replace(CARD, query_prefix="query: ", normalize=True)
     facts = dataclasses.replace(FACTS, licence="Apache-2.0")
