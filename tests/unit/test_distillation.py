@@ -160,6 +160,12 @@ def test_the_weights_of_distilbert_are_those_of_its_public_code():
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_baseline_exports_its_student_and_no_fit(name):
+    predicts = ("mlm_head",) if name in ("kd", "distilbert") else ()
+    assert found(name)[0].exports == ("backbone", *predicts)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_the_student_of_a_baseline_drops_out(name):
     (value, _), _, dropped = found(name)[1]
     assert abs(dropped - value) > 1e-3 * abs(value)
