@@ -72,6 +72,27 @@ def test_three_sets_of_replacements_have_figures_of_their_own(tutored):
     )
 
 
+def test_an_auc_is_of_used_slots_and_losses_are_of_the_teachers_words(tutored):
+    _, params, figures, evaluate, _ = tutored
+    used = np.concatenate([batch["masked_weights"] for batch in evaluate.batches]) > 0
+    losses = {}
+    for kind, drawn in evaluate.fixed.items():
+        found = [
+            evaluate.agreement(
+                params, frozen_teacher(), {**batch, "replaced_ids": ids}, evaluate.counts
+            )
+            for batch, ids in zip(evaluate.placed, drawn, strict=True)
+        ]
+        theirs, ours = (
+            np.concatenate([one["ratios"][side] for one in found])[used] for side in (0, 1)
+        )
+        assert figures[f"heldout_{kind}/auc"] == pytest.approx(auc(ours, theirs >= 0.5))
+        total, count = np.sum([one["means"]["logit_loss"] for one in found], axis=0)
+        losses[kind] = total / count
+    assert figures["heldout/logit_loss"] == pytest.approx(losses["teacher"], rel=1e-5)
+    assert abs(losses["teacher"] - losses["uniform"]) > 1e-3
+
+
 def test_errors_and_cosine_are_those_of_ratios_and_last_states():
     objective = tutor_kd.build(STUDENT, ComputeConfig(), TutorKdConfig(), TEACHER)
     params, frozen, batch = random_params(objective), frozen_teacher(), small_batch()
