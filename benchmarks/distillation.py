@@ -189,9 +189,11 @@ def main() -> None:
         experiment.run_seed(seed)
     figures = experiment.figures()
     content = section_lines(figures, arms, described(args, given))
-    section = SECTIONS[bool(args.teacher)]
+    name, title = SECTIONS[bool(args.teacher)]
+    if args.size == "large":
+        name, title = f"{name}-large", f"{title}, larger"
     picture = functools.partial(draw, figures, arms)
-    publish(args, "distillation", section, content, figures, picture, experiment.pipeline)
+    publish(args, "distillation", (name, title), content, figures, picture, experiment.pipeline)
 
 
 if __name__ == "__main__":
