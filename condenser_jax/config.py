@@ -6,6 +6,7 @@ values of the wrong type with what was expected.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -155,6 +156,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         return tuple(tuple(item) if isinstance(item, list) else item for item in value)
     if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
         return value if int in allowed else float(value)
+    if isinstance(value, float) and float in allowed and not math.isfinite(value):
+        raise UserError(f"{where} is {value!r}; expected a finite number.")
     if any(type(value) is t for t in allowed):
         return value
     names = " or ".join("None" if t is types.NoneType else t.__name__ for t in allowed)

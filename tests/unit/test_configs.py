@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import io
 import json
+import math
 import re
 import tokenize
 from dataclasses import fields
@@ -154,6 +155,13 @@ def test_a_method_has_to_be_named():
         ("training", "steps", True, "training.steps is True; expected int."),
         ("training", "batch_size", 8.5, "training.batch_size is 8.5; expected int."),
         ("optimizer", "clip_norm", "off", "optimizer.clip_norm is 'off'; expected float or None."),
+        ("optimizer", "b2", math.nan, "optimizer.b2 is nan; expected a finite number."),
+        (
+            "optimizer",
+            "clip_norm",
+            math.inf,
+            "optimizer.clip_norm is inf; expected a finite number.",
+        ),
         ("model", "unigram_bias", 1, "model.unigram_bias is 1; expected bool."),
         ("data", "source", None, "data.source is None; expected str."),
         ("training", "profile", 7, "training.profile is 7; expected tuple."),
