@@ -251,7 +251,7 @@ class LayerStack(nn.Module):
         collect: tuple[str, ...] = (),  # static: which of INTERMEDIATES to return
     ) -> tuple[Array, dict[str, tuple[Array, ...]]]:
         """Returns hidden states [B, R, D] and, per collected name, one array per layer run."""
-        params = [self.param(f"layer_{i}", self._init_layer) for i in range(self.num_layers)]
+        params = self._params()
         stop = self.num_layers if stop is None else stop
         run = self._layer_function(attention_mask, dropout, collect)
         full = stop if queries is None else stop - 1  # layers before the last see every position
@@ -266,6 +266,20 @@ class LayerStack(nn.Module):
 
     def _site(self, layer: int | Array) -> int | Array:
         return self.first_site + SITES_PER_LAYER * layer
+
+    def _params(self) -> list[Any]:
+        """Of each layer. All are drawn in one loop, whose body is compiled once: of a BERT-base the
+        draws, layer by layer, would take longer to compile than a step.
+        """
+        names = [f"layer_{i}" for i in range(self.num_layers)]
+        if not self.is_initializing() or self.num_layers < 2:
+            return [self.param(name, self._init_layer) for name in names]
+        keys = jnp.stack([self.make_rng("params") for _ in names])
+        drawn = jax.lax.map(self._init_layer, keys)
+        return [
+            self.param(name, lambda _, i=i: jax.tree.map(lambda x: x[i], drawn))
+            for i, name in enumerate(names)
+        ]
 
     def _init_layer(self, key: Array) -> Any:
         hidden = jnp.zeros((1, 1, self.config.hidden_size))
