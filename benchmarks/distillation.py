@@ -39,7 +39,7 @@ from distillation_arms import (  # noqa: E402
     student_config,
 )
 from distillation_picture import draw  # noqa: E402
-from distillation_report import Figures, figures_of, section_lines  # noqa: E402
+from distillation_report import Figures, figures_of, section_lines, section_of  # noqa: E402
 from distillation_steps import Given, Students, check_tasks, look_at_teacher  # noqa: E402
 from flag_types import count  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
@@ -48,10 +48,6 @@ from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.errors import Preempted, UserError  # noqa: E402
 from condenser_jax.pipeline.steps import Pipeline, Step  # noqa: E402
 
-SECTIONS = {  # of docs/results.md: with --teacher or without
-    False: ("distillation", "Distillation, from a teacher of this size"),
-    True: ("distillation-from-a-checkpoint", "Distillation of a checkpoint"),
-}
 IN_SMOKE = ("separate", JOINT, KL_ALONE, "uniform-samples", "kd", "minilmv2")
 FIGURES = ("heldout_teacher/auc", "heldout_uniform/auc", "heldout_teacher/cosine")
 Rows = dict[str, list[dict[str, float]]]
@@ -189,11 +185,8 @@ def main() -> None:
         experiment.run_seed(seed)
     figures = experiment.figures()
     content = section_lines(figures, arms, described(args, given))
-    name, title = SECTIONS[bool(args.teacher)]
-    if args.size == "large":
-        name, title = f"{name}-large", f"{title}, larger"
     picture = functools.partial(draw, figures, arms)
-    publish(args, "distillation", (name, title), content, figures, picture, experiment.pipeline)
+    publish(args, "distillation", section_of(args), content, figures, picture, experiment.pipeline)
 
 
 if __name__ == "__main__":

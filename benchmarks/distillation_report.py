@@ -2,6 +2,7 @@
 deviations over seeds, and differences seed by seed, for every seed has its own teacher.
 """
 
+import argparse
 import dataclasses
 import math
 import statistics
@@ -11,6 +12,10 @@ from typing import Any
 from distillation_arms import ABLATIONS, JOINT, OTHERS, OWN, RANDOM, TEACHER, TUTOR_KD, Arm
 from distillation_steps import REWARDS, TASKS
 
+SECTIONS = {  # of docs/results.md: with --teacher or without
+    False: ("distillation", "Distillation, from a teacher of this size"),
+    True: ("distillation-from-a-checkpoint", "Distillation of a checkpoint"),
+}
 REFERENCES = "references"
 GROUPS = (REFERENCES, TUTOR_KD, ABLATIONS, OTHERS, OWN)
 COLUMNS = {  # figure -> heading
@@ -36,6 +41,12 @@ class Figures:
     differences: dict[str, dict[str, Spread]]  # to Tutor-KD joint, name -> figure
     rewards: dict[str, dict[str, Spread]]  # who puts words in -> kind of reward
     glue: dict[str, dict[str, Any]]  # name -> task -> median, sd, scores
+
+
+def section_of(args: argparse.Namespace) -> tuple[str, str]:
+    """Name and title of the section: an experiment of another size leaves the usual one's alone."""
+    name, title = SECTIONS[bool(args.teacher)]
+    return (f"{name}-large", f"{title} (large)") if args.size == "large" else (name, title)
 
 
 def figures_of(

@@ -45,7 +45,8 @@ def get_config(variant: str = "") -> ConfigDict:
     data.source = "docstrings:"  # hf:, tfds:, a folder with <task>/<split>.jsonl; or docstrings:
     data.train_split = ""  # "": train
     data.dev_split = ""  # "": validation; of MNLI both, matched and mismatched
-    data.train_limit = 0  # train on so many texts, the same for every seed; 0: all; `steps` stay
+    data.train_limit = 0  # train on so many texts, the same for every seed; 0: all
+    # (training.steps does not follow the limit: name it too, or use configs/glue_suite.py)
     data.max_length = placeholder(int)  # tokens of a row; None: what the task needs, at most 128
     data.tokenizer = ""  # directory or hub id; "": that of model.init, else trained on the texts
     data.vocab_size = 8192  # of a tokenizer trained here

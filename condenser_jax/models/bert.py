@@ -268,8 +268,8 @@ class LayerStack(nn.Module):
         return self.first_site + SITES_PER_LAYER * layer
 
     def _params(self) -> list[Any]:
-        """Of each layer. All are drawn in one loop, whose body is compiled once: of a BERT-base the
-        draws, layer by layer, would take longer to compile than a step.
+        """The parameters of each layer. All are drawn in one loop, whose body is compiled once:
+        those of a BERT-base, layer by layer, take nearly twice as long to compile.
         """
         names = [f"layer_{i}" for i in range(self.num_layers)]
         if not self.is_initializing() or self.num_layers < 2:

@@ -39,6 +39,12 @@ def args(**values):
     return types.SimpleNamespace(**usual | values)
 
 
+def test_experiments_of_another_size_or_teacher_have_sections_of_their_own(report):
+    asked = [args(size=size, teacher=who) for size in ("small", "large") for who in ("", "bert")]
+    names, titles = zip(*map(report.section_of, asked), strict=True)
+    assert len(set(names)) == len(set(titles)) == 4
+
+
 def test_students_differ_in_their_objective_and_nothing_else(arms):
     configs = {
         name: arms.student_config(args(), arm, 1, TEACHER) for name, arm in arms.ARMS.items()
