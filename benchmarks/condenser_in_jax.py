@@ -23,9 +23,10 @@ from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives import condenser
 from condenser_jax.training.optimizers import OptimizerConfig, build_optimizers
 from condenser_jax.training.state import create_state
-from condenser_jax.training.step import make_step
+from condenser_jax.training.step import dials_of, make_step
 
 SEED = 0
+DIALS = dials_of(SEED, LEARNING_RATE)
 
 
 def backbone_of(job: Job) -> BackboneConfig:
@@ -51,10 +52,10 @@ def _build(job: Job, **form):
     """The function that makes a state, and the compiled-to-be step."""
     compute = ComputeConfig(dtype=job.dtype, **form)
     objective = condenser.build(backbone_of(job), compute, options_of(job))
-    config = OptimizerConfig(LEARNING_RATE, warmup=0.0, decay="constant", weight_decay=WEIGHT_DECAY)
+    config = OptimizerConfig(warmup=0.0, decay="constant", weight_decay=WEIGHT_DECAY)
     optimizers = build_optimizers(config, objective, steps=1)
     create = functools.partial(create_state, objective, optimizers, loaded={})
-    step = make_step(objective, optimizers, ("train",), seed=SEED, clip_norm=CLIP_NORM)
+    step = make_step(objective, optimizers, ("train",), clip_norm=CLIP_NORM)
     return create, jax.jit(step, donate_argnums=0)
 
 
@@ -67,7 +68,7 @@ def make(job: Job, **form) -> Contender:
     def run(steps: int) -> float:
         nonlocal state
         for _ in range(steps):
-            state, metrics = step(state, {}, batch)
+            state, metrics = step(state, {}, batch, DIALS)
         total, count = jax.device_get(metrics["train/loss"])
         return float(total / count)
 
@@ -79,7 +80,7 @@ def compiled_flops(job: Job, **form) -> float:
     """Operations per token that the compiler counts in our step, unrolled; nothing is run."""
     create, step = _build(job, scan_layers=False, **form)
     state = jax.eval_shape(create, jax.random.key(SEED))
-    compiled = step.lower(state, {}, make_batch(job)).compile()
+    compiled = step.lower(state, {}, make_batch(job), DIALS).compile()
     return compiled.cost_analysis()["flops"] / (job.batch * job.length)
 
 

@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 import record  # noqa: E402
 from condenser_in_jax import (  # noqa: E402
     CLIP_NORM,
-    LEARNING_RATE,
+    DIALS,
     SEED,
     WEIGHT_DECAY,
     backbone_of,
@@ -37,7 +37,7 @@ from condenser_in_jax import (  # noqa: E402
 from condenser_job import HEAD_LAYERS, SIZES, Job, make_batch  # noqa: E402
 
 from condenser_jax.models.config import ComputeConfig  # noqa: E402
-from condenser_jax.models.dropout import dropout_of_step  # noqa: E402
+from condenser_jax.models.dropout import dropout_of_step, key_of_run  # noqa: E402
 from condenser_jax.objectives import cocondenser  # noqa: E402
 from condenser_jax.objectives.language_model import slots_of  # noqa: E402
 from condenser_jax.training.memory import memory_of  # noqa: E402
@@ -71,17 +71,19 @@ def build(job: Job, chunk: int):
     """The function that makes a state, and the step in chunks of so many spans (0: none)."""
     compute = ComputeConfig(dtype=job.dtype, chunk_rows=chunk)
     objective = cocondenser.build(backbone_of(job), compute, options_of(job))
-    config = OptimizerConfig(LEARNING_RATE, warmup=0.0, decay="constant", weight_decay=WEIGHT_DECAY)
+    config = OptimizerConfig(warmup=0.0, decay="constant", weight_decay=WEIGHT_DECAY)
     optimizers = build_optimizers(config, objective, steps=1)
     create = functools.partial(create_state, objective, optimizers, loaded={})
-    step = make_step(objective, optimizers, ("train",), seed=SEED, clip_norm=CLIP_NORM)
+    step = make_step(objective, optimizers, ("train",), clip_norm=CLIP_NORM)
     return create, jax.jit(step, donate_argnums=0)
 
 
 def compiled(job: Job, chunk: int) -> jax.stages.Compiled:
     """The compiled step; nothing is allocated."""
     create, step = build(job, chunk)
-    return step.lower(jax.eval_shape(create, jax.random.key(SEED)), {}, pairs_of(job)).compile()
+    return step.lower(
+        jax.eval_shape(create, jax.random.key(SEED)), {}, pairs_of(job), DIALS
+    ).compile()
 
 
 def memory() -> list[dict]:
@@ -108,10 +110,10 @@ def operations() -> dict[str, float]:
     params = jax.eval_shape(lambda key: model.init(key, {}), jax.random.key(SEED))
 
     def encode(params, batch, rows):
-        return model.model.late_cls(params, batch, dropout_of_step(SEED, 0, rows))
+        return model.model.late_cls(params, batch, dropout_of_step(key_of_run(SEED), 0, rows))
 
     def loss(params, batch, rows):
-        slots, dropout = slots_of(batch, lean=True), dropout_of_step(SEED, 0, rows)
+        slots, dropout = slots_of(batch, lean=True), dropout_of_step(key_of_run(SEED), 0, rows)
         head, late, cls = model.states(params, batch, slots, dropout)
         return model.masked_lm_loss(params, head, late, slots, counts).value + cls.sum()
 
@@ -140,7 +142,7 @@ class Steps:
     def run(self) -> tuple[float, float]:
         """(seconds, loss) of one step."""
         began = perf_counter()
-        self.state, metrics = self.step(self.state, {}, self.batch)
+        self.state, metrics = self.step(self.state, {}, self.batch, DIALS)
         total, count = jax.device_get(metrics["train/loss"])
         return perf_counter() - began, float(total / count)
 

@@ -113,6 +113,7 @@ def _rhythm(config: RunConfig) -> dict[str, Any]:
     names = ("steps", "log_every", "eval_every", "save_every")
     return {name: getattr(config.training, name) for name in names} | {
         "seed": config.seed,
+        "learning_rate": config.optimizer.learning_rate,
         "clip_norm": config.optimizer.clip_norm,
     }
 

@@ -14,9 +14,10 @@ from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.optimizers import OptimizerConfig, build_optimizers
 from condenser_jax.training.state import create_state
-from condenser_jax.training.step import make_step
+from condenser_jax.training.step import dials_of, make_step
 
 SEED, OPTIONS = 0, TutorKdConfig(schedule="joint")
+DIALS = dials_of(SEED, LEARNING_RATE)
 JOINT = ("maximise", "minimise")
 
 
@@ -44,7 +45,7 @@ def _build(job: Job, active: tuple[str, ...], **form):
     compute = ComputeConfig(dtype=job.dtype, **form)
     teacher, student = backbones_of(job)
     objective = tutor_kd.build(student, compute, OPTIONS, Teacher(teacher))
-    config = OptimizerConfig(LEARNING_RATE, warmup=0.0, decay="constant", weight_decay=WEIGHT_DECAY)
+    config = OptimizerConfig(warmup=0.0, decay="constant", weight_decay=WEIGHT_DECAY)
     optimizers = build_optimizers(config, objective, steps=1)
     create = functools.partial(create_state, objective, optimizers, loaded={})
     read = mlm.build(teacher, compute, mlm.MlmConfig())
@@ -56,7 +57,7 @@ def _build(job: Job, active: tuple[str, ...], **form):
     return (
         create,
         freeze,
-        jax.jit(make_step(objective, optimizers, active, seed=SEED), donate_argnums=0),
+        jax.jit(make_step(objective, optimizers, active), donate_argnums=0),
     )
 
 
@@ -69,7 +70,7 @@ def make(job: Job, **form) -> Contender:
     def run(steps: int) -> float:
         nonlocal state
         for _ in range(steps):
-            state, metrics = step(state, frozen, batch)
+            state, metrics = step(state, frozen, batch, DIALS)
         total, count = jax.device_get(metrics["minimise/loss"])
         return float(total / count)
 
@@ -81,7 +82,7 @@ def compiled_flops(job: Job, active: tuple[str, ...] = JOINT) -> float:
     """Operations of a step that the compiler counts, layers unrolled; nothing is run."""
     create, freeze, step = _build(job, active, scan_layers=False)
     state, frozen = (jax.eval_shape(f, jax.random.key(SEED)) for f in (create, freeze))
-    return step.lower(state, frozen, make_batch(job)).compile().cost_analysis()["flops"]
+    return step.lower(state, frozen, make_batch(job), DIALS).compile().cost_analysis()["flops"]
 
 
 def needed_flops(job: Job, active: tuple[str, ...] = JOINT) -> float:

@@ -101,6 +101,7 @@ def build(
         batches=material.batches(),
         mesh=mesh,
         seed=config.seed,
+        learning_rate=config.optimizer.learning_rate,
         steps=training.steps,
         log_every=training.log_every,
         eval_every=training.eval_every,

@@ -50,6 +50,7 @@ def small_run(
     chunk_rows: int = 0,
     accumulate: int = 1,
     seed: int = 0,
+    learning_rate: float = 1.0,
     dtype: str = "float32",
     optimizer: optax.GradientTransformation | None = None,
 ) -> Run:
@@ -67,6 +68,7 @@ def small_run(
         batches=OneBatch(method),
         mesh=mesh,
         seed=seed,
+        learning_rate=learning_rate,
         steps=1,
         log_every=1,
         eval_every=1,
@@ -86,7 +88,7 @@ def gradient_of(run: Run) -> tuple[dict[str, float], Any]:
     """Training metrics and gradient of the first step of a run whose optimizer is sgd(1.0)."""
     step = run.lower_step(run.objective.schedule.cycle[0]).compile(QUICK)
     batch = to_global(run.batches.batch(0), run.mesh, ROWS)
-    state, metrics = step(run.initial_state(), run.placed, batch)
+    state, metrics = step(run.initial_state(), run.placed, batch, run.dials)
     gradient = jax.tree.map(
         lambda old, new: np.asarray(old) - np.asarray(new), run.loaded, dict(state.params)
     )

@@ -81,6 +81,7 @@ def toy_run(cycle, steps: int, *, poisoned: int | None = None, save_every: int =
         batches=ToyBatches(poisoned),
         mesh=make_mesh(devices=jax.devices()[:1]),
         seed=0,
+        learning_rate=1.0,
         steps=steps,
         log_every=2,
         eval_every=100,

@@ -29,9 +29,14 @@ class Dropout(NamedTuple):
     rows: Array  # int32 [B]
 
 
-def dropout_of_step(seed: int, step: Array, rows: Array) -> Dropout:
-    """The randomness of a step of a run with this seed, for the given global rows (int32 [B])."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
+def key_of_run(seed: int) -> Array:
+    """The key of a run, uint32 [2]."""
+    return jax.random.key_data(jax.random.key(seed))
+
+
+def dropout_of_step(key_of_run: Array, step: Array, rows: Array) -> Dropout:
+    """The randomness of a step of a run, for the given global rows (int32 [B])."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(key_of_run), step)
     return Dropout(jax.random.key_data(key).astype(jnp.uint32), rows)
 
 

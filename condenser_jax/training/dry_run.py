@@ -84,7 +84,7 @@ def _measure(run: Run, step: jax.stages.Compiled) -> float:
         batch = to_global(run.batches.batch(number, rows), run.mesh, run.batches.batch_size)
         began = time.perf_counter()
         with explained_if_too_large(run.mesh.devices.flat[0]):
-            state, metrics = step(state, run.placed, batch)
+            state, metrics = step(state, run.placed, batch, run.dials)
             jax.block_until_ready(metrics)
         times.append(time.perf_counter() - began)
     return float(np.median(times[1:]))

@@ -33,7 +33,7 @@ from condenser_jax.training.sharding import (
 )
 from condenser_jax.training.signals import StopRequest
 from condenser_jax.training.state import TrainState, create_state
-from condenser_jax.training.step import make_step
+from condenser_jax.training.step import Dials, dials_of, make_step
 from condenser_jax.types import Frozen, Params
 
 log = logging.getLogger("condenser_jax")
@@ -51,6 +51,7 @@ class Run:
     batches: Batches
     mesh: Mesh
     seed: int
+    learning_rate: float  # that the optimizers' updates are scaled by
     steps: int
     log_every: int
     eval_every: int
@@ -71,6 +72,17 @@ class Run:
         """The frozen groups on the devices of the mesh: never donated, never saved."""
         places = parameter_shardings(self.frozen, self.mesh)
         return jax.tree.map(jax.device_put, self.frozen, places)
+
+    @functools.cached_property
+    def dials(self) -> Dials:
+        """Seed and learning rate, on the devices of the mesh."""
+        return jax.device_put(
+            jax.device_get(dials_of(self.seed, self.learning_rate)), self._everywhere
+        )
+
+    @property
+    def _everywhere(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
 
     def create(self, key: jax.Array, loaded: Params) -> TrainState:
         """The state before the first step, as a function to be compiled."""
@@ -106,12 +118,11 @@ class Run:
             self.objective,
             self.optimizers,
             active,
-            seed=self.seed,
             clip_norm=self.clip_norm,
             accumulate=self.accumulate,
         )
         state = self.abstract_state()
-        out = (jax.tree.map(lambda s: s.sharding, state), NamedSharding(self.mesh, PartitionSpec()))
+        out = (jax.tree.map(lambda s: s.sharding, state), self._everywhere)
         frozen = jax.tree.map(
             lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
             self.frozen,
@@ -119,7 +130,14 @@ class Run:
         )
         jitted = jax.jit(function, donate_argnums=0, out_shardings=out)
         with jax.set_mesh(self.mesh):  # sums over chunks ask for it
-            return jitted.lower(state, frozen, self.abstract_batch())
+            return jitted.lower(state, frozen, self.abstract_batch(), self.abstract_dials())
+
+    def abstract_dials(self) -> Dials:
+        """Shapes of the dials, the same on every device."""
+        return jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._everywhere),
+            jax.eval_shape(lambda: dials_of(self.seed, self.learning_rate)),
+        )
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a global batch, sharded over the mesh."""
@@ -189,7 +207,9 @@ class Loop:
                 self._steps[active] = self.run.compile_step(active)
                 log.info("compiled the step of %s in %.1f s", "+".join(active), time.time() - began)
         placed = to_global(batch, self.run.mesh, self.run.batches.batch_size)
-        self.state, metrics = self._steps[active](self.state, self.run.placed, placed)
+        self.state, metrics = self._steps[active](
+            self.state, self.run.placed, placed, self.run.dials
+        )
         if is_new:
             jax.block_until_ready(self.state.step)  # else want of memory may be told later on
         self._means.add(metrics)

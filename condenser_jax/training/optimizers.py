@@ -37,8 +37,8 @@ class OptimizerConfig:
     layer_decay: float = 1.0  # rate of a backbone's layer beside that of the layer above it
 
 
-def learning_rate_schedule(config: OptimizerConfig, updates: int) -> optax.Schedule:
-    """Rate of update 0, 1, ...: warm-up to `learning_rate`, then decay to 0 at `updates`."""
+def schedule_of_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
+    """Share of the rate at update 0, 1, ...: warm-up to 1, then decay to 0 at `updates`."""
     choose("optimizer.decay", config.decay, DECAYS)
     if not 0.0 <= config.warmup <= 1.0:
         raise UserError(
@@ -48,17 +48,17 @@ def learning_rate_schedule(config: OptimizerConfig, updates: int) -> optax.Sched
     rest = max(updates - warmup, 1)
     falling = min(max(round(COOLDOWN * updates), 1), rest)
     decayed = {
-        "linear": lambda: optax.linear_schedule(config.learning_rate, 0.0, rest),
-        "cosine": lambda: optax.cosine_decay_schedule(config.learning_rate, rest),
-        "constant": lambda: optax.constant_schedule(config.learning_rate),
+        "linear": lambda: optax.linear_schedule(1.0, 0.0, rest),
+        "cosine": lambda: optax.cosine_decay_schedule(1.0, rest),
+        "constant": lambda: optax.constant_schedule(1.0),
         "trapezoid": lambda: optax.linear_schedule(
-            config.learning_rate, 0.0, falling, transition_begin=rest - falling
+            1.0, 0.0, falling, transition_begin=rest - falling
         ),
     }[config.decay]()
     if warmup == 0:
         return decayed
-    rising = optax.linear_schedule(0.0, config.learning_rate, warmup)
-    # update t uses rate t + 1 of the warm-up: no update is wasted at rate 0
+    rising = optax.linear_schedule(0.0, 1.0, warmup)
+    # update t uses share t + 1 of the warm-up: no update is wasted at 0
     return optax.join_schedules([lambda t: rising(t + 1), decayed], [warmup])
 
 
@@ -72,14 +72,16 @@ def decay_mask(params: Tree) -> Tree:
 def build_optimizers(
     config: OptimizerConfig, objective: Objective, steps: int
 ) -> dict[str, optax.GradientTransformation]:
-    """One AdamW per trained group, its schedule counted in the group's own updates."""
+    """One AdamW per trained group, its schedule counted in the group's own updates. Its updates are
+    those of a learning rate of 1: the step scales them by the run's (`Dials`).
+    """
     if not 0 < config.layer_decay <= 1:
         raise UserError(
             f"optimizer.layer_decay is {config.layer_decay}; expected a factor above 0, at most 1."
         )
     optimizers = {
         group: optax.adamw(
-            learning_rate_schedule(config, updates),
+            schedule_of_rate(config, updates),
             b1=config.b1,
             b2=config.b2,
             eps=config.eps,

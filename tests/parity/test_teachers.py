@@ -119,6 +119,6 @@ def test_a_student_learns_of_it(kinds, config):
     step, state = run.lower_step(("train",)).compile(QUICK), run.initial_state()
     batch, losses = run.batches.batch(0), []
     for _ in range(8):
-        state, metrics = step(state, run.placed, batch)
+        state, metrics = step(state, run.placed, batch, run.dials)
         losses.append(float(metrics["train/kd_loss"].total / metrics["train/kd_loss"].count))
     assert losses[-1] < 0.8 * losses[0]

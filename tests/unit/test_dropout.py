@@ -5,14 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from condenser_jax.models.dropout import Dropout, drop_attention, drop_hidden, dropout_of_step
+from condenser_jax.models.dropout import (
+    Dropout,
+    drop_attention,
+    drop_hidden,
+    dropout_of_step,
+    key_of_run,
+)
 
 RATE = 0.1
 ROWS, LENGTH, WIDTH, HEADS = 4, 32, 64, 4
 
 
 def _randomness(step: int = 0, seed: int = 0, rows=range(ROWS)) -> Dropout:
-    return dropout_of_step(seed, jnp.int32(step), jnp.asarray(rows, jnp.int32))
+    return dropout_of_step(key_of_run(seed), jnp.int32(step), jnp.asarray(rows, jnp.int32))
 
 
 def _hidden(dropout, site=5, positions=None, length=LENGTH, rate=RATE):

@@ -17,7 +17,7 @@ from condenser_jax.objectives.mlm import MlmConfig
 from condenser_jax.training.distillation_flops import distillation_flops, tutor_kd_flops
 from condenser_jax.training.flops import train_flops_per_token
 from condenser_jax.training.state import create_state
-from condenser_jax.training.step import make_step
+from condenser_jax.training.step import dials_of, make_step
 from tests.distillation import frozen_teacher
 from tests.helpers import masked_batch, tiny_backbone
 
@@ -110,8 +110,8 @@ def test_a_step_of_distillation_is_counted_as_it_is_traced_but_for_what_nobody_r
     state = jax.eval_shape(
         lambda key: create_state(objective, optimizers, key, {}), jax.random.key(0)
     )
-    step = make_step(objective, optimizers, active, seed=0)
-    traced = jax.make_jaxpr(step)(state, frozen_teacher(TEACHER), batch).jaxpr
+    step = make_step(objective, optimizers, active)
+    traced = jax.make_jaxpr(step)(state, frozen_teacher(TEACHER), batch, dials_of(0)).jaxpr
     read, _ = dce_jaxpr(traced, [True] * len(traced.outvars))
     how = STUDENT, TEACHER.config, options, LENGTH, slots
     is_phased = method == "tutor_kd"

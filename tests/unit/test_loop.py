@@ -173,7 +173,7 @@ def test_no_update_is_applied_once_a_loss_was_not_finite(tmp_path):
     run = toy_run(JOINT, 7, poisoned=5)
     step, state = run.compile_step(JOINT[0]), run.initial_state()
     for number in range(7):
-        state, _ = step(state, {}, run.batches.batch(number))
+        state, _ = step(state, {}, run.batches.batch(number), run.dials)
     assert not bool(state.finite) and int(state.step) == 5
     assert_same_state(good.state.params, state.params)
     assert_same_state(good.state.opt_state, state.opt_state)

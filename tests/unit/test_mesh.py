@@ -120,6 +120,19 @@ def test_another_seed_drops_other_numbers():
     assert worst_difference(gradient, reference("similarity")[1], FLOOR)[0] > 1e-2
 
 
+def test_another_rate_scales_the_update():
+    _, change = found_on("similarity", one_device(), learning_rate=0.25)
+    assert_close(change, jax.tree.map(lambda x: 0.25 * x, reference("similarity")[1]), 1e-9, FLOOR)
+
+
+def test_runs_that_differ_in_seed_and_rate_share_a_program():
+    def program(**form):
+        return small_run("similarity", one_device(), **form).lower_step(("train",)).as_text()
+
+    assert program(seed=1, learning_rate=0.25) == program()
+    assert program(accumulate=2) != program()
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_fsdp_leaves_an_eighth_of_every_kernel_and_of_its_moments_on_a_device(name):
     state = small_run(name, make_mesh(1, 8, 1)).initial_state()

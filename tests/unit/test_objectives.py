@@ -28,7 +28,7 @@ from condenser_jax.objectives.similarity import SimilarityConfig
 from condenser_jax.objectives.tinybert import TinyBertConfig
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.state import create_state
-from condenser_jax.training.step import make_step
+from condenser_jax.training.step import dials_of, make_step
 from tests.distillation import build_any
 from tests.helpers import (
     assert_close,
@@ -189,11 +189,12 @@ def _stepped(objective: Objective, batch, accumulate: int):
     """The parameters after one step of plain gradient descent of rate 1: they show the gradient."""
     groups = objective.phase("train").trains
     optimizers = {group: optax.sgd(1.0) for group in groups}
-    step = make_step(objective, optimizers, ("train",), seed=0, accumulate=accumulate)
+    step = make_step(objective, optimizers, ("train",), accumulate=accumulate)
     params = random_params(objective, "float64")
     init = {group: params[group] for group in groups}
     state = create_state(objective, optimizers, jax.random.key(0), init)
-    new, metrics = compile_quickly(step, state, {}, batch)(state, {}, batch)
+    given = (state, {}, batch, dials_of(0))
+    new, metrics = compile_quickly(step, *given)(*given)
     change = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, dict(new.params))
     return change, jax.device_get(metrics)
 

@@ -10,15 +10,15 @@ from condenser_jax.training.optimizers import (
     OptimizerConfig,
     clip_by_player,
     decay_mask,
-    learning_rate_schedule,
+    schedule_of_rate,
 )
 
 UPDATES = 100
 
 
 def rates(**changes):
-    config = OptimizerConfig(learning_rate=1.0, warmup=0.1, **changes)
-    schedule = learning_rate_schedule(config, UPDATES)
+    config = OptimizerConfig(warmup=0.1, **changes)
+    schedule = schedule_of_rate(config, UPDATES)
     return np.array([float(schedule(t)) for t in range(UPDATES)])
 
 
@@ -38,15 +38,15 @@ def test_each_decay_has_its_shape():
 
 
 def test_a_trapezoid_shorter_than_its_fall_still_starts_at_the_top():
-    config = OptimizerConfig(learning_rate=1.0, warmup=0.9, decay="trapezoid")
-    schedule = learning_rate_schedule(config, 10)
+    config = OptimizerConfig(warmup=0.9, decay="trapezoid")
+    schedule = schedule_of_rate(config, 10)
     assert float(schedule(8)) == 1.0
 
 
 @pytest.mark.parametrize("config", [{"decay": "square"}, {"warmup": -0.1}])
 def test_an_unknown_schedule_is_refused(config):
     with pytest.raises(UserError, match="optimizer"):
-        learning_rate_schedule(OptimizerConfig(**config), UPDATES)
+        schedule_of_rate(OptimizerConfig(**config), UPDATES)
 
 
 def test_kernels_and_embeddings_decay_biases_and_norms_do_not():

@@ -20,7 +20,7 @@ from condenser_jax.objectives import tutor_kd
 from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.tutor_kd_config import TutorKdConfig
 from condenser_jax.training.state import create_state
-from condenser_jax.training.step import make_step
+from condenser_jax.training.step import dials_of, make_step
 from tests.distillation import STUDENT, TEACHER, dropout_of, frozen_teacher, small_batch
 from tests.helpers import (
     SPECIALS,
@@ -357,10 +357,10 @@ def stepped(active: tuple[str, ...], name: str = "published", decay: float = 0.0
         found = case(name)
         descent = optax.chain(optax.add_decayed_weights(decay), optax.sgd(1.0))
         optimizers = dict.fromkeys(found.params, descent)
-        step = make_step(found.objective, optimizers, active, seed=0)
+        step = make_step(found.objective, optimizers, active)
         state = create_state(found.objective, optimizers, jax.random.key(0), found.params)
         state = state.replace(params=found.params)
-        inputs = (state, found.frozen, dict(found.batch))
+        inputs = (state, found.frozen, dict(found.batch), dials_of(0))
         return found.params, compile_quickly(step, *inputs)(*inputs)[0].params
 
 
