@@ -29,18 +29,13 @@ from claims_cells import measure  # noqa: E402
 from claims_flags import flags, settings  # noqa: E402
 from claims_measures import bm25, check_collection, opened  # noqa: E402
 from claims_picture import draw  # noqa: E402
-from claims_report import Cell, figures_of, section_lines  # noqa: E402
+from claims_report import Cell, figures_of, section_lines, section_of  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.errors import Preempted, UserError  # noqa: E402
 from condenser_jax.pipeline.steps import Pipeline  # noqa: E402
 from condenser_jax.retrieval.metrics import PerQuery  # noqa: E402
-
-SECTIONS = {  # of docs/results.md: with --init or without
-    False: ("claims", "Condenser and coCondenser from scratch"),
-    True: ("claims-from-a-checkpoint", "Condenser and coCondenser from a checkpoint"),
-}
 
 
 def main() -> None:
@@ -59,7 +54,7 @@ def main() -> None:
     figures = figures_of(found, bm25(opened(args.collection)), told_options(args))
     content = section_lines(found, figures)
     picture = functools.partial(draw, found, figures)
-    publish(args, "claims", SECTIONS[bool(args.init)], content, figures, picture, pipeline)
+    publish(args, "claims", section_of(args), content, figures, picture, pipeline)
 
 
 if __name__ == "__main__":

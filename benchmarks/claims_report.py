@@ -2,9 +2,11 @@
 over queries.
 """
 
+import argparse
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from condenser_jax.retrieval.metrics import PerQuery
@@ -15,6 +17,10 @@ START = "start"  # the arm without pre-training: random, or the checkpoint as it
 TITLES = {
     "condenser-early-layer-0": "condenser, early layer 0",
     "condenser-no-late-MLM": "condenser, no late MLM",
+}
+SECTIONS = {  # of docs/results.md: with --init or without
+    False: ("claims", "Condenser and coCondenser from scratch"),
+    True: ("claims-from-a-checkpoint", "Condenser and coCondenser from a checkpoint"),
 }
 NO_LABELS, ALL = -1, 0
 PAIRS = (
@@ -61,6 +67,14 @@ class Figures:
     means: dict[str, dict[str, Spread]]  # arm -> setting -> mean and sd of METRIC over seeds
     rates: dict[str, dict[str, float]]  # arm -> setting -> that was chosen
     tests: dict[str, dict[str, list[float]]]  # "a - b" -> setting -> [difference, p]
+
+
+def section_of(args: argparse.Namespace) -> tuple[str, str]:
+    """Name and title of the section: another collection leaves that of docstrings alone."""
+    name, title = SECTIONS[bool(args.init)]
+    kind, _, where = args.collection.partition(":")
+    folder = Path(where).name
+    return (name, title) if kind == "docstrings" else (f"{name}-{folder}", f"{title}, on {folder}")
 
 
 def figures_of(found: Mapping[Cell, PerQuery], bm25: PerQuery, options: dict[str, Any]) -> Figures:

@@ -38,6 +38,16 @@ def chosen(claims, monkeypatch, *flags):
     return claims.flags("")
 
 
+def test_another_collection_or_a_checkpoint_has_a_section_of_its_own(report):
+    def asked(init, collection):
+        return report.section_of(types.SimpleNamespace(init=init, collection=collection))
+
+    spec = ("docstrings:", "beir:data/squad", "beir:data/medquad")
+    names, titles = zip(*(asked(init, one) for init in ("", "bert") for one in spec), strict=True)
+    assert len(set(names)) == len(set(titles)) == 6
+    assert asked("", "docstrings:jax") == asked("", "docstrings:")
+
+
 @pytest.mark.parametrize("first", [3e-4, 1e-4])
 @pytest.mark.parametrize("peak", range(6))
 def test_the_best_rate_is_one_whose_neighbours_score_no_better(measures, peak, first):
