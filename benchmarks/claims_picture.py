@@ -42,7 +42,9 @@ def _number(labels: int) -> str:
 
 
 def draw(found: Iterable[Cell], figures: Figures, output: Path) -> None:
-    """Means over seeds as a PNG, with a whisker of one standard deviation to each side."""
+    """Means over seeds as a PNG, with a whisker of one standard deviation to each side; BM25 is a
+    line where it lies among them, else a number.
+    """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -60,9 +62,16 @@ def draw(found: Iterable[Cell], figures: Figures, output: Path) -> None:
         _draw_lines(axes, panel, of_panel, looks)
     titles = titles_of(figures)
     handles = [Line2D([], [], **look, label=titles.get(arm, arm)) for arm, look in looks.items()]
-    handles.append(Line2D([], [], linestyle="", label=f"(BM25: {figures.bm25:.3f})"))
+    low, high = row[0].get_ylim()
+    bm25: dict[str, Any] = {"color": "0.5", "linewidth": 1, "linestyle": "--"}
+    if low <= figures.bm25 <= high:
+        for axes in row:
+            axes.axhline(figures.bm25, **bm25)
+    else:
+        bm25["linestyle"] = ""
+    handles.append(Line2D([], [], **bm25, label=f"BM25: {figures.bm25:.3f}"))
     picture.suptitle(f"{METRIC} of {figures.queries:,} test queries", x=0.01, ha="left")
-    picture.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
+    picture.legend(handles=handles, loc="outside lower left", ncols=5, frameon=False, fontsize=9)
     picture.savefig(output, dpi=130, format="png")
 
 

@@ -28,6 +28,7 @@ PAIRS = (
     ("condenser", "mlm"),
     ("cocondenser", "condenser"),
     ("cocondenser", "mlm"),
+    ("cocondenser", START),
 )
 Setting = tuple[int, int, float]  # labels, batch, share of wrong ones
 Spread = tuple[float, float | None]  # mean, standard deviation; None of one value

@@ -2,6 +2,7 @@
 figures are.
 """
 
+import dataclasses
 import json
 import types
 from pathlib import Path
@@ -248,6 +249,17 @@ def test_last_values_stand_at_the_ends_of_their_lines_in_panels_that_share_their
         to_panel = axes.transScale + axes.transLimits
         (label,) = axes.texts
         assert label.get_position()[1] == pytest.approx(to_panel.transform((0, last))[1])
+
+
+@pytest.mark.parametrize(("bm25", "lines"), [(0.3, 1), (0.9, 0)])
+def test_bm25_is_a_line_where_it_lies_among_the_arms(
+    report, found, figures, tmp_path, monkeypatch, bm25, lines
+):
+    picture, panels = benchmark_module("claims_picture"), []
+    monkeypatch.setattr(picture, "draw_panel", lambda axes, title, lines: panels.append(axes))
+    picture.draw(found, dataclasses.replace(figures, bm25=bm25), tmp_path / "x.png")
+    heights = [line.get_ydata() for axes in panels for line in axes.get_lines()]
+    assert heights == [[bm25, bm25]] * lines
 
 
 def test_arms_and_settings_can_be_chosen(claims, monkeypatch):
