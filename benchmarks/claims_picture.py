@@ -49,7 +49,7 @@ def draw(found: Iterable[Cell], figures: Figures, output: Path) -> None:
     from matplotlib.lines import Line2D
 
     shown = panels(cell.setting for cell in found)
-    picture = Figure(figsize=(3.4 * len(shown), 3.6), layout="constrained")
+    picture = Figure(figsize=(max(3.4 * len(shown), 5.0), 3.6), layout="constrained")
     looks = {
         arm: {"color": COLOURS[place], "linewidth": 1.5} for place, arm in enumerate(figures.means)
     }
@@ -71,7 +71,9 @@ def draw(found: Iterable[Cell], figures: Figures, output: Path) -> None:
         bm25["linestyle"] = ""
     handles.append(Line2D([], [], **bm25, label=f"BM25: {figures.bm25:.3f}"))
     picture.suptitle(f"{METRIC} of {figures.queries:,} test queries", x=0.01, ha="left")
-    picture.legend(handles=handles, loc="outside lower left", ncols=5, frameon=False, fontsize=9)
+    columns = min(len(handles), 2 * len(shown))  # the legend is no wider than the panels
+    look: dict[str, Any] = {"frameon": False, "fontsize": 9, "ncols": columns}
+    picture.legend(handles=handles, loc="outside lower left", **look)
     picture.savefig(output, dpi=130, format="png")
 
 

@@ -6,8 +6,9 @@ import argparse
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from results_page import section_on
 
 from condenser_jax.retrieval.metrics import PerQuery
 from condenser_jax.retrieval.significance import compare
@@ -71,11 +72,8 @@ class Figures:
 
 
 def section_of(args: argparse.Namespace) -> tuple[str, str]:
-    """Name and title of the section: another collection leaves that of docstrings alone."""
-    name, title = SECTIONS[bool(args.init)]
-    kind, _, where = args.collection.partition(":")
-    folder = Path(where).name
-    return (name, title) if kind == "docstrings" else (f"{name}-{folder}", f"{title}, on {folder}")
+    """Name and title of the section."""
+    return section_on(SECTIONS[bool(args.init)], args.collection)
 
 
 def figures_of(found: Mapping[Cell, PerQuery], bm25: PerQuery, options: dict[str, Any]) -> Figures:

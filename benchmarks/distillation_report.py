@@ -11,6 +11,7 @@ from typing import Any
 
 from distillation_arms import ABLATIONS, JOINT, OTHERS, OWN, RANDOM, TEACHER, TUTOR_KD, Arm
 from distillation_steps import REWARDS, TASKS
+from results_page import section_on
 
 SECTIONS = {  # of docs/results.md: with --teacher or without
     False: ("distillation", "Distillation, from a teacher of this size"),
@@ -46,7 +47,8 @@ class Figures:
 def section_of(args: argparse.Namespace) -> tuple[str, str]:
     """Name and title of the section: an experiment of another size leaves the usual one's alone."""
     name, title = SECTIONS[bool(args.teacher)]
-    return (f"{name}-large", f"{title} (large)") if args.size == "large" else (name, title)
+    large = (f"{name}-large", f"{title} (large)")
+    return section_on(large if args.size == "large" else (name, title), args.source)
 
 
 def figures_of(

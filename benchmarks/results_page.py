@@ -7,6 +7,7 @@ command wrote it. What stands outside of them is nobody's, and stays.
 
 import dataclasses
 import os
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -57,6 +58,18 @@ def replace_section(
     page.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(page) as half:
         half.write_text(text, encoding="utf-8")
+
+
+def section_on(section: tuple[str, str], spec: str) -> tuple[str, str]:
+    """Name and title of the section of an experiment on `spec` ("kind:place"), given those of the
+    experiment on docstrings: other data leave that section alone.
+    """
+    kind, _, where = spec.partition(":")
+    if kind == "docstrings":
+        return section
+    told = Path(*Path(where).parts[-2:]).as_posix().lstrip("/")
+    slug = re.sub(r"[^\w.]+", "-", told)
+    return f"{section[0]}-on-{slug}", f"{section[1]}, on {told}"
 
 
 def command_line(arguments: Sequence[str]) -> str:

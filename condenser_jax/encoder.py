@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from condenser_jax.data.buckets import SPECIALS, Bucket, TokenIds, in_buckets
 from condenser_jax.data.tokenization import encode as tokenize
@@ -26,7 +26,7 @@ from condenser_jax.hf.card import EncoderCard
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.objectives.retriever import TextEncoder
 from condenser_jax.search.top_k import Hits, search_vectors
-from condenser_jax.training.sharding import batch_sharding, make_mesh
+from condenser_jax.training.sharding import batch_sharding, make_mesh, replicated
 from condenser_jax.types import Array, Tree
 
 # Tokens of a batch on one device, padding included. On CPU inner states stay in the caches: batches
@@ -62,7 +62,7 @@ class Encoder:
         self._backend = _backend(source.tokenizer)
         self._special = _special_ids(source)
         model = TextEncoder(source.config, ComputeConfig(dtype=dtype), card.pooling, card.normalize)
-        self._params = jax.device_put(source.params, NamedSharding(self.mesh, PartitionSpec()))
+        self._params = jax.device_put(source.params, replicated(self.mesh))
 
         def run(group: Tree, ids: Array, used: Array) -> Array:
             mask = (jnp.arange(ids.shape[1]) < used[:, None]).astype(jnp.int32)

@@ -16,7 +16,6 @@ import jax
 from condenser_jax import run as runs
 from condenser_jax.config import RunConfig, read_section
 from condenser_jax.errors import UserError, choose
-from condenser_jax.evaluation.base import replicated
 from condenser_jax.evaluation.classification import Predictor
 from condenser_jax.feeds.glue import GLUE, hashes_of, read_splits
 from condenser_jax.finished import read_run
@@ -25,7 +24,7 @@ from condenser_jax.glue.report import SCORE, Cell, Results, as_markdown, as_text
 from condenser_jax.glue.submission import submission, write_submission
 from condenser_jax.glue.tasks import NINE, Task, find_task
 from condenser_jax.methods import configure
-from condenser_jax.training.sharding import make_mesh
+from condenser_jax.training.sharding import make_mesh, replicated
 from condenser_jax.training.workdir import Workdir, check_config, write_json
 from condenser_jax.warm_start import weights_identity
 from condenser_jax.whole_files import written_whole

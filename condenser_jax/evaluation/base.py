@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.training.sharding import local_rows, to_global
+from condenser_jax.training.sharding import local_rows, replicated, to_global
 from condenser_jax.types import Batch
 
 
@@ -18,11 +18,6 @@ def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
     rows = next(iter(batch.values())).shape[0]
     mine = local_rows(rows, mesh)
     return to_global({name: values[mine] for name, values in batch.items()}, mesh, rows)
-
-
-def replicated(mesh: Mesh) -> jax.sharding.NamedSharding:
-    """The sharding of results that every host reads."""
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
 def over_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from condenser_jax.evaluation.base import over_mesh, place, replicated
+from condenser_jax.evaluation.base import over_mesh, place
 from condenser_jax.models.bert import NEGATIVE, Backbone
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.training.sharding import replicated
 from condenser_jax.types import Array, Batch, Frozen, Mean, Params, Tree
 
 

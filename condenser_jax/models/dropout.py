@@ -34,9 +34,9 @@ def key_of_run(seed: int) -> Array:
     return jax.random.key_data(jax.random.key(seed))
 
 
-def dropout_of_step(key_of_run: Array, step: Array, rows: Array) -> Dropout:
-    """The randomness of a step of a run, for the given global rows (int32 [B])."""
-    key = jax.random.fold_in(jax.random.wrap_key_data(key_of_run), step)
+def dropout_of_step(key: Array, step: Array, rows: Array) -> Dropout:
+    """The randomness of a step, by the key of its run, for global rows (int32 [B])."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
     return Dropout(jax.random.key_data(key).astype(jnp.uint32), rows)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from condenser_jax.data.batches import Batches, load_batches
 from condenser_jax.errors import Preempted, RunFailed
@@ -29,6 +29,7 @@ from condenser_jax.training.sharding import (
     batch_sharding,
     local_rows,
     parameter_shardings,
+    replicated,
     to_global,
 )
 from condenser_jax.training.signals import StopRequest
@@ -77,12 +78,8 @@ class Run:
     def dials(self) -> Dials:
         """Seed and learning rate, on the devices of the mesh."""
         return jax.device_put(
-            jax.device_get(dials_of(self.seed, self.learning_rate)), self._everywhere
+            jax.device_get(dials_of(self.seed, self.learning_rate)), replicated(self.mesh)
         )
-
-    @property
-    def _everywhere(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec())
 
     def create(self, key: jax.Array, loaded: Params) -> TrainState:
         """The state before the first step, as a function to be compiled."""
@@ -122,7 +119,7 @@ class Run:
             accumulate=self.accumulate,
         )
         state = self.abstract_state()
-        out = (jax.tree.map(lambda s: s.sharding, state), self._everywhere)
+        out = (jax.tree.map(lambda s: s.sharding, state), replicated(self.mesh))
         frozen = jax.tree.map(
             lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
             self.frozen,
@@ -135,7 +132,7 @@ class Run:
     def abstract_dials(self) -> Dials:
         """Shapes of the dials, the same on every device."""
         return jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._everywhere),
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated(self.mesh)),
             jax.eval_shape(lambda: dials_of(self.seed, self.learning_rate)),
         )
 

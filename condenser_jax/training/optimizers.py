@@ -24,7 +24,7 @@ COOLDOWN = 0.2  # share of the updates in which a trapezoid falls (Zhai et al. 2
 class OptimizerConfig:
     """AdamW (Loshchilov and Hutter 2019) as BERT uses it."""
 
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-4  # by which the step scales the updates of `build_optimizers`
     warmup: float = 0.1  # share of a group's updates in which the rate rises from 0
     decay: str = (
         "linear"  # after warm-up: linear, cosine, constant, or trapezoid (falls at the end)

@@ -99,6 +99,11 @@ def parameter_shardings(tree: Tree, mesh: Mesh) -> Tree:
     return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device has whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis of a batch is divided over data and fsdp, and repeated over tensor."""
     return NamedSharding(mesh, BATCH)

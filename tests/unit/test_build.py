@@ -15,6 +15,7 @@ from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.export import export
 from condenser_jax.hf.model_card import Facts
 from condenser_jax.methods import configure
+from condenser_jax.models.dropout import key_of_run
 
 WORDS = "the small encoder reads a long text and learns which words were masked in it".split()
 
@@ -73,6 +74,12 @@ def exported(built, tmp_path_factory):
     tokenizer = built.material.tokenizer_directory
     export(params, built.backbone, tokenizer, output, card, Facts(objective="condenser"))
     return output
+
+
+def test_a_built_run_has_the_seed_and_the_rate_of_its_configuration(config):
+    run = build(dataclasses.replace(config(optimizer={"learning_rate": 0.25}), seed=3)).run
+    assert float(run.dials.learning_rate) == 0.25
+    np.testing.assert_array_equal(run.dials.key, key_of_run(3))
 
 
 def test_a_built_run_evaluates_beside_the_unigram(built):

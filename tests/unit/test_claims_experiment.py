@@ -251,6 +251,25 @@ def test_last_values_stand_at_the_ends_of_their_lines_in_panels_that_share_their
         assert label.get_position()[1] == pytest.approx(to_panel.transform((0, last))[1])
 
 
+def test_the_legend_stays_within_a_picture_of_one_panel(report, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    cells = [report.Cell("a", labels=n) for n in (report.NO_LABELS, report.ALL)]
+    points = {report.words(cell.setting): (0.5, None) for cell in cells}
+    means = {f"{name}: the checkpoint as it is": points for name in "abcd"}
+    drawn, save = [], Figure.savefig
+
+    def saved(figure, *where, **how):
+        drawn.append(figure)
+        save(figure, *where, **how)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    figures = report.Figures({"init": ""}, 4, 0.4, means, {}, {})
+    benchmark_module("claims_picture").draw(cells, figures, tmp_path / "x.png")
+    (figure,) = drawn
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
 @pytest.mark.parametrize(("bm25", "lines"), [(0.3, 1), (0.9, 0)])
 def test_bm25_is_a_line_where_it_lies_among_the_arms(
     report, found, figures, tmp_path, monkeypatch, bm25, lines

@@ -3,6 +3,7 @@ found without a rounding too much.
 """
 
 import dataclasses
+import itertools
 import json
 import types
 
@@ -39,10 +40,12 @@ def args(**values):
     return types.SimpleNamespace(**usual | values)
 
 
-def test_experiments_of_another_size_or_teacher_have_sections_of_their_own(report):
-    asked = [args(size=size, teacher=who) for size in ("small", "large") for who in ("", "bert")]
+def test_experiments_of_another_size_teacher_or_text_have_sections_of_their_own(report):
+    choices = itertools.product(("small", "large"), ("", "bert"), ("docstrings:", "text:my/x.txt"))
+    asked = [args(size=size, teacher=who, source=text) for size, who, text in choices]
     names, titles = zip(*map(report.section_of, asked), strict=True)
-    assert len(set(names)) == len(set(titles)) == 4
+    assert len(set(names)) == len(set(titles)) == 8
+    assert report.section_of(args(source="docstrings:jax")) == report.section_of(args())
 
 
 def test_students_differ_in_their_objective_and_nothing_else(arms):

@@ -1,5 +1,6 @@
 """Learning rates by update, decay by role, clipping by player."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,10 +9,12 @@ import pytest
 from condenser_jax.errors import UserError
 from condenser_jax.training.optimizers import (
     OptimizerConfig,
+    build_optimizers,
     clip_by_player,
     decay_mask,
     schedule_of_rate,
 )
+from tests.toy import toy_objective
 
 UPDATES = 100
 
@@ -41,6 +44,25 @@ def test_a_trapezoid_shorter_than_its_fall_still_starts_at_the_top():
     config = OptimizerConfig(warmup=0.9, decay="trapezoid")
     schedule = schedule_of_rate(config, 10)
     assert float(schedule(8)) == 1.0
+
+
+def test_optimizers_are_the_same_at_every_rate():
+    """The step scales what they say, so that runs at several rates share a program."""
+    objective = toy_objective((("minimise",),))
+    params = objective.init(jax.random.key(0), {})
+
+    def updates(rate):
+        config = OptimizerConfig(learning_rate=rate, layer_decay=0.9)
+        optimizers = build_optimizers(config, objective, UPDATES)
+        return {
+            group: optimizer.update(params[group], optimizer.init(params[group]), params[group])[0]
+            for group, optimizer in optimizers.items()
+        }
+
+    low, high = (jax.tree.leaves(updates(rate)) for rate in (1e-5, 1e-3))
+    for one, other in zip(low, high, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert np.abs(one).max() > 0.01  # a tenth of 1: the first update of the warm-up
 
 
 @pytest.mark.parametrize("config", [{"decay": "square"}, {"warmup": -0.1}])

@@ -117,3 +117,17 @@ def test_a_section_begins_with_its_picture_which_lies_beside_its_lines_or_the_pa
     assert (page.parent / shown).resolve() == page.parent / "claims-from-a-checkpoint.png"
     assert (page.parent / shown).read_text() == "!"
     assert json.loads((tmp_path / "claims.jsonl").read_text())["best"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "title"),
+    [
+        ("docstrings:", "one", "One"),
+        ("docstrings:jax", "one", "One"),
+        ("beir:/home/me/data/squad_v1.1", "one-on-data-squad_v1.1", "One, on data/squad_v1.1"),
+        ("jsonl:my texts/*.jsonl.gz", "one-on-my-texts-.jsonl.gz", "One, on my texts/*.jsonl.gz"),
+        ("beir:/data", "one-on-data", "One, on data"),
+    ],
+)
+def test_other_data_than_docstrings_have_a_section_of_their_own(pages, spec, name, title):
+    assert pages.section_on(("one", "One"), spec) == (name, title)
