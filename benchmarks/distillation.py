@@ -41,7 +41,7 @@ from distillation_arms import (  # noqa: E402
 from distillation_picture import draw  # noqa: E402
 from distillation_report import Figures, figures_of, section_lines, section_of  # noqa: E402
 from distillation_steps import Given, Students, check_tasks, look_at_teacher  # noqa: E402
-from flag_types import count  # noqa: E402
+from flag_types import count, listed  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
@@ -50,6 +50,7 @@ from condenser_jax.pipeline.steps import Pipeline, Step  # noqa: E402
 
 IN_SMOKE = ("separate", JOINT, KL_ALONE, "uniform-samples", "kd", "minilmv2")
 FIGURES = ("heldout_teacher/auc", "heldout_uniform/auc", "heldout_teacher/cosine")
+GLUE_RATES = (1e-3, 2e-3)  # at rates of large checkpoints small students learn too little
 Rows = dict[str, list[dict[str, float]]]
 
 
@@ -158,7 +159,12 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--glue", default="", help="a folder of tasks to fine-tune on")
     parser.add_argument("--glue_teacher", action="store_true", help="fine-tune the teacher too")
     parser.add_argument("--glue_seeds", type=count, default=5, help="of each task")
-    parser.add_argument("--glue_rate", type=float, default=2e-4, help="learning rate of all tasks")
+    parser.add_argument(
+        "--glue_rates",
+        type=listed(float),
+        default=GLUE_RATES,
+        help="learning rates of fine-tuning, of which each row and task has the best on dev",
+    )
     parser.add_argument("--split", action="append", default=[], help="TASK=TRAIN:DEV, its files")
     parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
     args = parser.parse_args()

@@ -3,6 +3,7 @@ deviations over seeds, and differences seed by seed, for every seed has its own 
 """
 
 import argparse
+import ast
 import dataclasses
 import math
 import statistics
@@ -124,13 +125,16 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
 def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:
     options = figures.options
     runs = next(iter(next(iter(figures.glue.values())).values()))["scores"]
+    given = ast.literal_eval(options["glue_rates"])
+    rates = f"learning rate {', '.join(f'{rate:g}' for rate in given)}"
+    if len(given) > 1:
+        rates += ", whichever is best on dev for a row and task"
     some = "" if options.get("smoke") == "True" else f"; SST-2 trained on {TASKS['sst2']} texts"
     yield ""
     yield (
         "Fine-tuned, from seed 0 of distillation: median ± standard deviation over "
-        f"{len(runs)} seed(s) at the last step, learning rate {float(options['glue_rate']):g} for "
-        "all, on the dev set (CoLA Matthews, MRPC mean of F1 and accuracy, RTE and SST-2 "
-        f"accuracy{some})."
+        f"{len(runs)} seed(s) at the last step, {rates}, on the dev set (CoLA Matthews, MRPC mean "
+        f"of F1 and accuracy, RTE and SST-2 accuracy{some})."
     )
     yield ""
     yield f"| | {' | '.join(TASKS)} | mean |"

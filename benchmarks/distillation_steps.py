@@ -19,7 +19,7 @@ from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.corpus import tokenizer_at
 from condenser_jax.finished import read_run
-from condenser_jax.glue.report import SCORE, summary
+from condenser_jax.glue.report import SCORE, chosen, chosen_rate, summary
 from condenser_jax.glue_suite import Suite, configure_suite, protocol_of, read_task, run_suite
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.pipeline.recipe import RUN, Results, changed, settings_of, training_step
@@ -148,8 +148,9 @@ class Students:
             for task, suite in suites.items():
                 begun = suite._replace(run=self._begun(suite.run, name, arm, start, earlier))
                 cells = run_suite(begun, directory / task, name).tasks[task]
-                kept = summary(cells, SCORE)["last"]
-                found[task] = {**kept, "scores": [cell.last[SCORE] for cell in cells]}
+                scores = [cell.last[SCORE] for cell in chosen(cells)]
+                rate = chosen_rate(cells)
+                found[task] = {**summary(cells, SCORE)["last"], "scores": scores, "rate": rate}
             return found
 
         settings = {task: [protocol_of(suite), _hashes(suite)] for task, suite in suites.items()}
@@ -210,7 +211,7 @@ def _last_params(result: Result, shapes: Any) -> dict[str, Any]:
 def _suite(args: argparse.Namespace, task: str) -> Suite:
     """One task: seeds and epochs as asked, one rate for all."""
     values = glue_suite.get_config()
-    values.update({"tasks": task, "seeds": args.glue_seeds, "learning_rates": (args.glue_rate,)})
+    values.update({"tasks": task, "seeds": args.glue_seeds, "learning_rates": args.glue_rates})
     values.run.model.init = ""
     values.run.data.update({"source": args.glue, "train_limit": TASKS[task]})
     splits = {name: files for name, _, files in (one.partition("=") for one in args.split)}

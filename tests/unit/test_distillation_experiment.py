@@ -160,13 +160,13 @@ def test_a_probe_finds_what_states_tell_and_nothing_in_noise(probes):
 
 def test_tasks_that_are_not_to_be_had_are_said_before_anything_is_trained(tmp_path):
     steps = benchmark_module("distillation_steps")
-    given = args(glue=str(tmp_path), glue_seeds=1, glue_rate=2e-4, split=[])
+    given = args(glue=str(tmp_path), glue_seeds=1, glue_rates=(2e-4,), split=[])
     with pytest.raises(UserError, match="cola"):
         steps.check_tasks(given)
     steps.check_tasks(args(glue="", split=[]))
 
 
-OPTIONS = {"seeds": "2", "pooling": "cls", "glue_rate": "0.0002", "teacher": ""}
+OPTIONS = {"seeds": "2", "pooling": "cls", "glue_rates": "(0.0002, 0.001)", "teacher": ""}
 
 
 @pytest.fixture
@@ -204,7 +204,8 @@ def test_the_section_ranks_rewards_and_tells_of_tasks(page):
     assert text.index("| the tutor | 0.200 ± 0.000") < text.index("| uniform | 0.100 ± 0.000")
     assert "| KD | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 |" in text
     assert (
-        "median ± standard deviation over 2 seed(s) at the last step, learning rate 0.0002" in text
+        "median ± standard deviation over 2 seed(s) at the last step, learning rate 0.0002, 0.001, "
+        "whichever is best on dev for a row and task, on the dev set" in text
     )
 
 
