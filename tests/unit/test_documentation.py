@@ -43,8 +43,8 @@ def commands(text):
 
 
 def flags_of(script):
-    """Names of the flags that a script declares, by absl, by argparse or in a case of bash, in itself
-    or beside it (of claims.py in claims_flags.py).
+    """Names of the flags that a script declares, by absl, by argparse or in a case of bash, there
+    or in a file of its own (claims_flags.py).
     """
     beside = script.with_name(f"{script.stem}_flags.py")
     source = "".join(part.read_text() for part in (script, beside) if part.is_file())
