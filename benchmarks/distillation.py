@@ -41,7 +41,7 @@ from distillation_arms import (  # noqa: E402
 from distillation_picture import draw  # noqa: E402
 from distillation_report import Figures, figures_of, section_lines, section_of  # noqa: E402
 from distillation_steps import Given, Students, check_tasks, look_at_teacher  # noqa: E402
-from flag_types import count, listed  # noqa: E402
+from flag_types import count, listed, rate  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
@@ -161,7 +161,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--glue_seeds", type=count, default=5, help="of each task")
     parser.add_argument(
         "--glue_rates",
-        type=listed(float),
+        type=listed(rate),
         default=GLUE_RATES,
         help="learning rates of fine-tuning, of which each row and task has the best on dev",
     )

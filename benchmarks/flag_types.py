@@ -28,6 +28,13 @@ def share(text: str) -> float:
     return float(text)
 
 
+def rate(text: str) -> float:
+    """A learning rate. Raises ValueError for what is no number."""
+    if not 0 < float(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no rate; expected more than 0, less than 1")
+    return float(text)
+
+
 def listed(kind: Callable[[str], T], known: Collection[Any] = ()) -> Callable[[str], tuple[T, ...]]:
     """Values with commas between them, each once and of `known` if that is given."""
 

@@ -2,6 +2,7 @@
 found without a rounding too much.
 """
 
+import argparse
 import dataclasses
 import itertools
 import json
@@ -241,3 +242,10 @@ def test_seeds_share_a_teacher_that_is_given(arms, report, teacher, told):
 def test_one_seed_has_no_deviation(report):
     assert report.spread([0.5]) == (0.5, None)
     assert report._said((0.5, None)) == "0.500"
+
+
+@pytest.mark.parametrize("rates", ["-1e-3", "1e-3,nan", "0", "inf"])
+def test_a_rate_of_fine_tuning_that_is_none_is_said_before_anything_is_trained(rates):
+    kind = benchmark_module("flag_types")
+    with pytest.raises(argparse.ArgumentTypeError, match="is no rate; expected more than 0"):
+        kind.listed(kind.rate)(rates)
