@@ -163,7 +163,7 @@ def flags() -> argparse.Namespace:
         "--glue_rates",
         type=listed(rate),
         default=GLUE_RATES,
-        help="learning rates of fine-tuning, of which each row and task has the best on dev",
+        help="learning rates of fine-tuning; each row and task has the best of its first seed",
     )
     parser.add_argument("--split", action="append", default=[], help="TASK=TRAIN:DEV, its files")
     parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")

@@ -128,7 +128,7 @@ def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:
     given = ast.literal_eval(options["glue_rates"])
     rates = f"learning rate {', '.join(f'{rate:g}' for rate in given)}"
     if len(given) > 1:
-        rates += ", whichever is best on dev for a row and task"
+        rates += ", whichever is best on dev for a row and task with the first seed"
     some = "" if options.get("smoke") == "True" else f"; SST-2 trained on {TASKS['sst2']} texts"
     yield ""
     yield (
@@ -144,6 +144,15 @@ def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:
         cells = [_said((found[t]["median"], found[t]["sd"])) for t in TASKS]
         mean = statistics.mean(found[task]["median"] for task in TASKS)
         yield f"| {title_of(name, arms)} | {' | '.join(cells)} | {mean:.3f} |"
+    if len(given) > 1:
+        yield ""
+        yield "Learning rates chosen:"
+        yield ""
+        yield f"| | {' | '.join(TASKS)} |"
+        yield f"|---|{'---|' * len(TASKS)}"
+        for name in in_order(figures.glue, arms):
+            chosen = [f"{figures.glue[name][task]['rate']:g}" for task in TASKS]
+            yield f"| {title_of(name, arms)} | {' | '.join(chosen)} |"
 
 
 def _table(

@@ -19,7 +19,7 @@ from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.corpus import tokenizer_at
 from condenser_jax.finished import read_run
-from condenser_jax.glue.report import SCORE, chosen, chosen_rate, summary
+from condenser_jax.glue.report import SCORE, chosen_rate, summary
 from condenser_jax.glue_suite import Suite, configure_suite, protocol_of, read_task, run_suite
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.pipeline.recipe import RUN, Results, changed, settings_of, training_step
@@ -140,20 +140,27 @@ class Students:
         return Step(f"rewards-seed-{self.seed}", run, settings | settings_of(config), after)
 
     def fine_tuned(self, name: str, arm: Arm, start: Step | None) -> Step:
-        """Fine-tunes an encoder on the tasks: a student, the teacher, or what `arm` starts from."""
+        """Fine-tunes an encoder on the tasks: a student, the teacher, or what `arm` starts from.
+        The first seed is fine-tuned at every rate, the others at the one that is best for it.
+        """
         suites = {task: _suite(self.args, task) for task in TASKS}
 
         def run(directory: Path, earlier: Results) -> Facts:
             found: Facts = {}
             for task, suite in suites.items():
                 begun = suite._replace(run=self._begun(suite.run, name, arm, start, earlier))
-                cells = run_suite(begun, directory / task, name).tasks[task]
-                scores = [cell.last[SCORE] for cell in chosen(cells)]
-                rate = chosen_rate(cells)
+                first = _of_grid(begun, seeds=1)
+                rate = chosen_rate(run_suite(first, directory / task, name).tasks[task])
+                rest = _of_grid(begun, learning_rates=(rate,))
+                cells = run_suite(rest, directory / task, name).tasks[task]
+                scores = [cell.last[SCORE] for cell in cells]
                 found[task] = {**summary(cells, SCORE)["last"], "scores": scores, "rate": rate}
             return found
 
-        settings = {task: [protocol_of(suite), _hashes(suite)] for task, suite in suites.items()}
+        settings = {
+            task: [protocol_of(_of_grid(suite, seeds=1)), suite.grid.seeds, _hashes(suite)]
+            for task, suite in suites.items()
+        }
         after = (self.teacher,) if start is None else (self.teacher, start)
         size = settings_of(self.config(arm))["config"]["model"]
         slug = name.replace(" ", "-")
@@ -209,7 +216,7 @@ def _last_params(result: Result, shapes: Any) -> dict[str, Any]:
 
 
 def _suite(args: argparse.Namespace, task: str) -> Suite:
-    """One task: seeds and epochs as asked, one rate for all."""
+    """One task: seeds and rates as asked."""
     values = glue_suite.get_config()
     values.update({"tasks": task, "seeds": args.glue_seeds, "learning_rates": args.glue_rates})
     values.run.model.init = ""
@@ -222,6 +229,11 @@ def _suite(args: argparse.Namespace, task: str) -> Suite:
         values.update({"seeds": 1, "epochs": 1})
         values.run.data.update({"train_limit": 64})
     return configure_suite(values.to_dict())
+
+
+def _of_grid(suite: Suite, **changes: Any) -> Suite:
+    """A suite with another choice of runs."""
+    return suite._replace(grid=dataclasses.replace(suite.grid, **changes))
 
 
 @functools.cache  # all rows have the same tasks
