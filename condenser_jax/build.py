@@ -18,7 +18,7 @@ from condenser_jax.hf.load import Checkpoint, check_vocabulary
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import MAX_ATTENTION_LENGTH, MAX_HEADS
-from condenser_jax.objectives.base import check_accumulation
+from condenser_jax.objectives.base import check_accumulation, check_steps
 from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.tutor_kd import tutor_from
 from condenser_jax.teachers import Found as FoundTeacher
@@ -28,10 +28,10 @@ from condenser_jax.training.optimizers import build_optimizers
 from condenser_jax.training.sharding import check_batch, make_mesh
 from condenser_jax.warm_start import (
     check_head_layers,
+    check_words,
     initial_checkpoint,
     initial_groups,
     start_at_unigram,
-    warn_of_another_tokenizer,
     with_tokenizer,
 )
 
@@ -87,6 +87,7 @@ def build(
     compute = compute_config(config.compute, mesh)
     objective = method.build(backbone, compute, config.objective, *taught)
     check_accumulation(objective, training.accumulate)
+    check_steps(objective, training.steps)
     loaded, notes = (
         ({}, resumed.notes) if resumed else initial_groups(objective, checkpoint, config)
     )
@@ -161,6 +162,7 @@ def check_objective(config: RunConfig, checkpoint: Checkpoint | None) -> None:
         sketch = BackboneConfig(vocab_size=1, num_layers=layers)
         objective = method.build(sketch, ComputeConfig(), config.objective)
         check_accumulation(objective, config.training.accumulate)
+        check_steps(objective, config.training.steps)
     if checkpoint:
         check_head_layers(checkpoint, config)
 
@@ -180,7 +182,7 @@ def backbone_config(
         check_vocabulary(teacher.config, material.tokenizer)
     if checkpoint:
         check_vocabulary(checkpoint.config, material.tokenizer)
-        warn_of_another_tokenizer(checkpoint, material)
+        check_words(checkpoint, material, is_taught=teacher is not None)
         backbone = checkpoint.config
     else:
         backbone = backbone_from_scratch(model, material)
@@ -195,11 +197,13 @@ def backbone_config(
         if not 0 <= rate < 1:
             raise UserError(f"model.{name} is {rate}; expected a share of at least 0 and under 1.")
     longest = METHODS[config.objective.name].feed.longest(config)
-    if longest > backbone.max_length:
-        raise UserError(
-            f"data.max_length {longest} is longer than the "
-            f"{backbone.max_length} positions of the encoder; use {backbone.max_length} or less."
-        )
+    readers = {"encoder": backbone} | ({"teacher": teacher.config} if teacher else {})
+    for name, reader in readers.items():
+        if longest > reader.max_length:
+            raise UserError(
+                f"data.max_length {longest} is longer than the {reader.max_length} positions of "
+                f"the {name}; use {reader.max_length} or less."
+            )
     if backbone.num_heads > MAX_HEADS or longest > MAX_ATTENTION_LENGTH:
         raise UserError(
             f"{backbone.num_heads} heads at data.max_length {longest}: dropout "

@@ -152,8 +152,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     """`value` if it is of the hinted type; an int may stand for a float, a list for a tuple."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     allowed = [typing.get_origin(t) or t for t in (typing.get_args(hint) if union else (hint,))]
-    if isinstance(value, list) and tuple in allowed:
-        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    if isinstance(value, list | tuple) and tuple in allowed:
+        return tuple(_checked(item, _item_of(hint), f"an item of {where}") for item in value)
     if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
         return value if int in allowed else float(value)
     if isinstance(value, float) and float in allowed and not math.isfinite(value):
@@ -162,3 +162,9 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         return value
     names = " or ".join("None" if t is types.NoneType else t.__name__ for t in allowed)
     raise UserError(f"{where} is {value!r}; expected {names}.")
+
+
+def _item_of(hint: Any) -> Any:
+    """Of tuple[X, ...], alone or in a union: X."""
+    tuples = [t for t in (hint, *typing.get_args(hint)) if typing.get_origin(t) is tuple]
+    return typing.get_args(tuples[0])[0]

@@ -35,7 +35,7 @@ def read_source(path: str) -> Source:
     """Reads the last checkpoint of a work directory, a directory of Hugging Face's or
     sentence-transformers' format, or one of the hub. Raises UserError for anything else.
     """
-    if Path(path).is_dir() and is_workdir(path):
+    if is_workdir(path):
         return source_of_run(path, read_run(path))
     directory = inner = find_directory(path)
     if sentence_modules.has_modules(directory) and not (directory / CARD_FILE).is_file():
@@ -59,7 +59,7 @@ def read_source(path: str) -> Source:
 
 def says_pooling(path: str) -> bool:
     """Whether something at `path` says how its encoder pools, so that nobody has to."""
-    if Path(path).is_dir() and is_workdir(path):
+    if is_workdir(path):
         return True
     directory = find_directory(path)
     return (directory / CARD_FILE).is_file() or sentence_modules.has_modules(directory)

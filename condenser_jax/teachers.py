@@ -111,7 +111,8 @@ def student_of(found: Found, layers: tuple[int, ...]) -> Checkpoint:
         f"layer_{place}": own[f"layer_{layer - 1}"] for place, layer in enumerate(layers)
     }
     notes = [
-        f"backbone: layers {', '.join(map(str, layers))} of the teacher {found.where}",
+        f"backbone: layers {', '.join(map(str, layers))} of the teacher {found.where}, whose width "
+        "it has, whatever the section `model` says",
         f"mlm_head: from the teacher {found.where}",
     ]
     return Checkpoint(config, {**found.weights, "backbone": backbone}, None, notes)

@@ -130,14 +130,24 @@ def start_at_unigram(objective: Objective, unigram: np.ndarray) -> Objective:
     return dataclasses.replace(objective, init=init)
 
 
-def warn_of_another_tokenizer(checkpoint: Checkpoint, material: Material) -> None:
+def check_words(checkpoint: Checkpoint, material: Material, is_taught: bool) -> None:
+    """Warns where ids mean other words to the checkpoint. A student has no choice but the tokenizer
+    of its teacher: raises UserError.
+    """
     own = checkpoint.tokenizer_path
-    if own and tokenizer_hash(own) != tokenizer_hash(material.tokenizer_directory):
-        log.warning(
-            "THE TOKENIZER IS NOT THAT OF THE CHECKPOINT (%s): its ids mean other words to these "
-            "weights; leave data.tokenizer empty to use the checkpoint's own.",
-            own,
+    if not own or tokenizer_hash(own) == tokenizer_hash(material.tokenizer_directory):
+        return
+    if is_taught:
+        raise UserError(
+            f"the student starts from weights of another tokenizer ({own}) than its teacher's: ids "
+            "mean other words to them; choose as model.init a checkpoint with the teacher's "
+            "tokenizer, or leave it empty."
         )
+    log.warning(
+        "THE TOKENIZER IS NOT THAT OF THE CHECKPOINT (%s): its ids mean other words to these "
+        "weights; leave data.tokenizer empty to use the checkpoint's own.",
+        own,
+    )
 
 
 def weights_identity(where: str) -> list[Any]:

@@ -33,7 +33,7 @@ def main() -> None:
     enable_compilation_cache()
     suite = configure_suite(CONFIG.value.to_dict())
     beside = [read_results(place) for place in BESIDE.value]
-    root = Path(WORKDIR.value or command.default_workdir())
+    root = Path(WORKDIR.value or command.default_workdir()).expanduser()
     name = NAME.value or Path(suite.run.model.init).name or "random start"
     results = run_suite(suite, root, name, lambda found: write_results(root, found, beside))
     print(f"\n{as_text([results, *beside])}\n")

@@ -39,7 +39,8 @@ def main() -> None:
     enable_compilation_cache()
     plan = Plan(read_limits(LIMITS.value), SEEDS.value, EPOCHS.value, TEST.value, TEST_SPLIT.value)
     default = command.default_workdir()
-    root = Path(WORKDIR.value or default.with_name(f"{default.name}-low-data"))
+    given = WORKDIR.value or default.with_name(f"{default.name}-low-data")
+    root = Path(given).expanduser()
     results = run_plan(configure(CONFIG.value.to_dict()), plan, root)
     markdown = as_markdown(results) + "\n"
     files = {".md": lambda path: path.write_text(markdown, encoding="utf-8")}

@@ -27,7 +27,7 @@ def main() -> None:
 
     enable_compilation_cache()
     config = configure_pipeline(CONFIG.value.to_dict())
-    root = Path(WORKDIR.value or command.default_workdir())
+    root = Path(WORKDIR.value or command.default_workdir()).expanduser()
     print(conclude(run_pipeline(config, root), root))
 
 

@@ -132,9 +132,9 @@ def _masked_lm(card: EncoderCard) -> str:
     if card.has_trained_mlm_head:
         return "`AutoModelForMaskedLM` loads the masked language model that was trained with it."
     return (
-        "**The masked language model of this directory predicts nonsense.** Late MLM was off: the "
-        "MLM head was trained on the states of the condenser head, never on those of this encoder. "
-        "Use the vectors, not `AutoModelForMaskedLM`."
+        "**The masked language model of this directory predicts nonsense.** Its MLM head never "
+        "learned to fill masks from the states of this encoder: late MLM was off, or masked words "
+        "had been replaced by others. Use the vectors, not `AutoModelForMaskedLM`."
     )
 
 

@@ -46,6 +46,15 @@ class Schedule:
             step -= steps
         return self.cycle[step % len(self.cycle)]
 
+    def begins(self, name: PhaseName) -> int:
+        """The first step of a phase, counted from 0."""
+        before = 0
+        for phases, steps in self.prelude:
+            if steps and name in phases:
+                return before
+            before += steps
+        return before + next(i for i, phases in enumerate(self.cycle) if name in phases)
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -106,6 +115,17 @@ def updates_of(objective: Objective, steps: int) -> dict[str, int]:
     for place, active in enumerate(schedule.cycle):
         add(active, left // len(schedule.cycle) + (place < left % len(schedule.cycle)))
     return counts
+
+
+def check_steps(objective: Objective, steps: int) -> None:
+    """Refuses runs that end before one of their phases begins."""
+    for phase in objective.phases:
+        first = objective.schedule.begins(phase.name)
+        if first >= steps:
+            raise UserError(
+                f"training.steps is {steps}, but the phase {phase.name!r} begins after {first} "
+                "steps: it would train nothing; train longer, or shorten what comes before it."
+            )
 
 
 def check_accumulation(objective: Objective, accumulate: int) -> None:

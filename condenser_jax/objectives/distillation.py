@@ -295,8 +295,9 @@ def check_layers(teacher: BackboneConfig, student: BackboneConfig) -> None:
     if layers % student.num_layers:
         fits = [n for n in range(1, layers + 1) if layers % n == 0]
         raise UserError(
-            f"model.num_layers {student.num_layers} does not divide the {layers} layers of the "
-            f"teacher; use one of {', '.join(map(str, fits))}."
+            f"the student's number of layers, {student.num_layers}, does not divide the {layers} "
+            f"of the teacher; use one of {', '.join(map(str, fits))} (model.num_layers, of a "
+            "student that starts from scratch)."
         )
 
 
@@ -304,7 +305,7 @@ def check_heads(teacher: BackboneConfig, student: BackboneConfig, remedy: str) -
     """Raises UserError unless attention can be compared head by head."""
     if teacher.num_heads != student.num_heads:
         raise UserError(
-            f"model.num_heads is {student.num_heads}, the teacher has {teacher.num_heads}: their "
-            f"attention cannot be compared head by head; set --config.model.num_heads="
-            f"{teacher.num_heads}, or {remedy}."
+            f"the student has {student.num_heads} attention heads, the teacher "
+            f"{teacher.num_heads}: they cannot be compared head by head; set --config.model."
+            f"num_heads={teacher.num_heads} (of a student that starts from scratch), or {remedy}."
         )

@@ -3,6 +3,8 @@ phases, groups and schedule.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from condenser_jax.errors import UserError, choose
 from condenser_jax.objectives.base import Phase, Schedule
@@ -13,6 +15,8 @@ SAMPLINGS = ("tutor", "teacher", "uniform", "none")
 SCHEDULES = ("separate", "joint")
 BASELINES = ("none", "batch_mean")
 TUTOR_INITS = ("random", "teacher")
+OF_REWARDS = {"teacher_reward": True, "student_reward": True, "reward_baseline": "none"}  # as usual
+OF_TUTOR = {"tutor_init": "random", "policy_weight": 1.0, "kl_weight": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,32 +136,27 @@ class TutorKdConfig(DistillationConfig):
 
     def _check_tutor(self) -> None:
         if not self.has_tutor:
-            for name, usual in (
-                ("teacher_reward", True),
-                ("student_reward", True),
-                ("reward_baseline", "none"),
-                ("tutor_init", "random"),
-                ("policy_weight", 1.0),
-                ("kl_weight", 1.0),
-            ):
-                if getattr(self, name) != usual:
-                    raise UserError(
-                        f"objective.{name} is {getattr(self, name)!r}, but there is no tutor with "
-                        f"objective.sampling={self.sampling!r}; leave it at {usual!r}."
-                    )
+            why = f"there is no tutor with objective.sampling={self.sampling!r}"
+            self._check_usual(OF_REWARDS | OF_TUTOR, why)
             return
         if self.policy_weight == 0 and self.kl_weight == 0:
             raise UserError(
                 "objective.policy_weight and objective.kl_weight are 0: the tutor would learn "
                 "nothing; use objective.sampling='teacher' or 'uniform' to do without one."
             )
-        if self.reward_baseline != "none" and not self.maximises:
-            raise UserError(
-                f"objective.reward_baseline is {self.reward_baseline!r}, but with "
-                "objective.policy_weight=0 no reward trains the tutor; leave it at 'none'."
-            )
-        if self.maximises and not (self.teacher_reward or self.student_reward):
+        if not self.maximises:
+            self._check_usual(OF_REWARDS, "with objective.policy_weight=0 no reward trains a tutor")
+        elif not (self.teacher_reward or self.student_reward):
             raise UserError(
                 "objective.teacher_reward and objective.student_reward are off: the tutor would be "
                 "rewarded for nothing; set objective.policy_weight=0 to train it by KL alone."
             )
+
+    def _check_usual(self, values: Mapping[str, Any], why: str) -> None:
+        """Raises UserError for choices that would change nothing."""
+        for name, usual in values.items():
+            if getattr(self, name) != usual:
+                raise UserError(
+                    f"objective.{name} is {getattr(self, name)!r}, but {why}; leave it at "
+                    f"{usual!r}."
+                )

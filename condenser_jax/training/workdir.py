@@ -40,9 +40,12 @@ OURS_BEFORE_THE_START = ("data_hashes", "tokenizer", "card", "facts", "lock")
 
 @dataclass(frozen=True)
 class Workdir:
-    """The places in a work directory (docs/design.md section 7)."""
+    """The places in a work directory (docs/design.md section 7); `~` is whose it is everywhere."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.expanduser())
 
     @property
     def config(self) -> Path:

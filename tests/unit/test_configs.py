@@ -154,6 +154,7 @@ def test_a_method_has_to_be_named():
         ("training", "steps", "many", "training.steps is 'many'; expected int."),
         ("training", "steps", True, "training.steps is True; expected int."),
         ("training", "batch_size", 8.5, "training.batch_size is 8.5; expected int."),
+        ("training", "profile", (3, "end"), "an item of training.profile is 'end'; expected int."),
         ("optimizer", "clip_norm", "off", "optimizer.clip_norm is 'off'; expected float or None."),
         ("optimizer", "b2", math.nan, "optimizer.b2 is nan; expected a finite number."),
         (

@@ -213,15 +213,20 @@ TEACHER_OF_THREE = dataclasses.replace(
 @pytest.mark.parametrize(
     ("build", "options", "changes", "message"),
     [
-        (tutor_kd.build, TutorKdConfig(), {"num_layers": 2}, r"2 does not divide the 3 .* 1, 3\."),
-        (tinybert.build, tinybert.TinyBertConfig(), {"num_layers": 2}, r"model.num_layers 2 does"),
+        (
+            tutor_kd.build,
+            TutorKdConfig(),
+            {"num_layers": 2},
+            r"2, does not divide the 3 .* 1, 3 \(",
+        ),
+        (tinybert.build, tinybert.TinyBertConfig(), {"num_layers": 2}, r"layers, 2, does"),
         (
             tutor_kd.build,
             TutorKdConfig(),
             {"num_heads": 4},
-            r"num_heads is 4, the teacher has 2: .*num_heads=2, or do .*attention_weight=0\.",
+            r"has 4 attention heads, the teacher 2: .*num_heads=2 .*or do .*attention_weight=0\.",
         ),
-        (minilm.build, minilm.MiniLmConfig(), {"num_heads": 4}, r"has 2: .* or use minilmv2"),
+        (minilm.build, minilm.MiniLmConfig(), {"num_heads": 4}, r"teacher 2: .* or use minilmv2"),
         (
             minilm.build_v2,
             minilm.MiniLmV2Config(),
@@ -292,6 +297,11 @@ def test_a_student_that_its_teacher_cannot_teach_is_refused(build, options, chan
             TutorKdConfig,
             {"policy_weight": 0.0, "reward_baseline": "batch_mean"},
             "reward_baseline is 'batch_mean', but with .*policy_weight=0 no reward .*at 'none'",
+        ),
+        (
+            TutorKdConfig,
+            {"policy_weight": 0.0, "teacher_reward": False},
+            "teacher_reward is False, but with .*policy_weight=0 no reward .*at True",
         ),
         (
             TutorKdConfig,

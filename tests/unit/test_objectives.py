@@ -15,6 +15,7 @@ from condenser_jax.objectives.base import (
     Phase,
     Schedule,
     check_accumulation,
+    check_steps,
     updates_of,
 )
 from condenser_jax.objectives.classifier import ClassifierConfig
@@ -171,6 +172,21 @@ def test_accumulation_is_refused_where_the_loss_contrasts_within_the_batch():
         UserError, match="training.accumulate is 2, but this objective reads its batch as"
     ):
         check_accumulation(contrastive, 2)
+
+
+def test_a_run_that_ends_before_a_phase_begins_is_refused():
+    in_turn = _toy(TUTOR, STUDENT, cycle=(("maximise",), ("maximise",), ("minimise",)))
+    check_steps(in_turn, 3)
+    with pytest.raises(
+        UserError, match="steps is 2, but the phase 'minimise' begins after 2 steps"
+    ):
+        check_steps(in_turn, 2)
+
+
+def test_a_phase_begins_in_the_prelude_or_after_it():
+    schedule = Schedule((("a", "b"),), ((("a",), 0), (("c",), 5), (("a", "c"), 2)))
+    assert [schedule.begins(name) for name in "abc"] == [5, 7, 0]
+    assert [name in schedule.active(schedule.begins(name)) for name in "abc"] == [True] * 3
 
 
 def test_a_copied_head_is_the_last_late_layers():

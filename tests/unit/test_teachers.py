@@ -168,7 +168,8 @@ def test_a_student_may_start_from_layers_of_its_teacher(student, teacher):
     layers = (x["backbone"]["layers"] for x in (ours, theirs))
     assert_same_state(next(layers)["layer_0"], next(layers)["layer_1"])
     assert_same_state(ours["mlm_head"], theirs["mlm_head"])
-    assert f"weights: backbone: layers 2 of the teacher {teacher}" in warm.notes
+    (note,) = [note for note in warm.notes if note.startswith("weights: backbone: layers 2 of the")]
+    assert f"teacher {teacher}, whose width it has" in note
 
 
 def test_a_tutor_may_start_from_the_teachers_head(student, teacher):
@@ -212,10 +213,18 @@ def test_an_mlm_head_is_trained_on_a_backbone_that_stays(config, exported):
         ({"evaluation": {"examples": -1}}, r"evaluation.examples is -1; expected at least 0"),
         ({"data": {"mask_rate": 1.5}}, r"data.mask_rate is 1.5; expected a share"),
         (
+            {"model": {"max_positions": 700}, "data": {"max_length": 600}},
+            r"max_length 600 is longer than the 512 positions of the teacher; use 512 or less",
+        ),
+        (
+            {"objective": {"maximise_steps": 6}},
+            r"training.steps is 4, but the phase 'minimise' begins after 6 steps",
+        ),
+        (
             {"model": {"model_type": "roberta"}},
             r"embedding_size is 8 with model.model_type 'roberta'; expected at least 1, and 'bert'",
         ),
-        ({"model": {"num_heads": 3}}, r"num_heads is 3, the teacher has 2"),
+        ({"model": {"num_heads": 3}}, r"has 3 attention heads, the teacher 2"),
         (
             {"training": {"accumulate": 2}, "objective": {"reward_baseline": "batch_mean"}},
             r"accumulate is 2, but this objective reads its batch as a whole",
@@ -255,6 +264,32 @@ def test_another_tokenizer_than_the_teachers_is_refused(student, tmp_path):
         UserError, match=r"is not the tokenizer of the teacher .*its ids mean other"
     ):
         build(student(data={"tokenizer": str(tmp_path / "tokenizer")}))
+
+
+def test_a_student_that_starts_from_weights_of_another_tokenizer_is_refused(
+    student, config, tmp_path
+):
+    start = saved(config("mlm"), tmp_path / "start")
+    assert build(student(model={"init": str(start)})).backbone.hidden_size == 16
+    words = start / "tokenizer" / "tokenizer.json"
+    words.write_text(words.read_text().replace("##", "@@"))
+    with pytest.raises(UserError, match=r"weights of another tokenizer \(.*\) than its teacher's"):
+        build(student(model={"init": str(start)}))
+
+
+def test_a_student_that_reads_replaced_words_has_no_masked_lm_to_boast_of(student):
+    cards = [
+        build(student(objective=choice)).card
+        for choice in ({"modified_logit": False}, {"modified_logit": False, "sampling": "none"})
+    ]
+    assert [card.has_trained_mlm_head for card in cards] == [False, True]
+
+
+def test_a_student_goes_on_with_the_ratio_head_it_had(student, exported):
+    run, directory = exported
+    for start in (run.workdir.root, directory):
+        params = build(student(model={"init": str(start)})).run.initial_state().params
+        assert_same_state(params["ratio_head"], run.params["ratio_head"])
 
 
 def test_examples_show_in_words_what_was_put_in_and_how_it_was_judged(built):

@@ -41,6 +41,11 @@ def test_a_new_directory_says_its_configuration(run):
     assert workdir.existing_workdir(run.root) == run
 
 
+def test_a_tilde_is_the_home_also_where_no_shell_has_read_it(run, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.root.parent))
+    assert workdir.is_workdir("~/run") and workdir.existing_workdir("~/run").root == run.root
+
+
 def test_the_same_run_may_go_on(run):
     assert workdir.open_workdir(run.root, CONFIG, HASHES) == run
 
