@@ -10,7 +10,8 @@ tokens, say whether it does better than the language model that it comes from.
     heldout_teacher/ratio_error   mean |ratio_T - ratio_S|; `..._of_one` that of a constant 1
     heldout_teacher/reward        of the replacements
     heldout_uniform/..., heldout_tutor/...
-    heldout/reward_margin         reward of the tutor's replacements minus the teacher's
+    heldout/reward_margin         reward of the tutor's replacements minus the teacher's; of its
+                                  parts: teacher_reward_margin, student_reward_margin
     heldout/loss                  of the method, on the teacher's replacements or on its own texts
     heldout/teacher_accuracy      of the teacher's MLM head on the masked texts
 """
@@ -29,6 +30,7 @@ from condenser_jax.types import Frozen, Mean, Params
 
 AGREES = 0.5  # a ratio from which on the teacher finds a replacement as good as the original
 FIXED = ("teacher", "uniform")
+REWARDS = ("reward", "teacher_reward", "student_reward")
 RATIOS = ("teacher_ratio", "student_ratio")
 LOSSES = ("loss", "_loss")  # endings of figures that are read of the teacher's replacements alone
 
@@ -80,8 +82,9 @@ class Agreement:
         for kind, judged in found.items():
             figures |= _figures(kind, self.batches, judged)
         if has_tutor:
-            margin = figures["heldout_tutor/reward"] - figures["heldout_teacher/reward"]
-            figures["heldout/reward_margin"] = margin
+            for name in REWARDS:
+                earned = (figures[f"heldout_{kind}/{name}"] for kind in ("tutor", "teacher"))
+                figures[f"heldout/{name}_margin"] = next(earned) - next(earned)
         if self.show is not None:
             kind = "tutor" if has_tutor else "teacher"
             ratios = dict(zip(RATIOS, found[kind][0].get("ratios", ()), strict=False))

@@ -71,7 +71,11 @@ DISTILLATION = (
     Family(
         "Reward margin",
         "of the tutor over the teacher's words; 0: no gain",
-        {"": "heldout/reward_margin"},
+        {
+            "all": "heldout/reward_margin",
+            "teacher": "heldout/teacher_reward_margin",
+            "student": "heldout/student_reward_margin",
+        },
     ),
     Family(
         "Parts of the reward",

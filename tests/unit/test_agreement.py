@@ -65,8 +65,9 @@ def test_three_sets_of_replacements_have_figures_of_their_own(tutored):
         names = ("auc", "cosine", "ratio_error", "ratio_error_of_one", "reward", "copies")
         assert {f"heldout_{kind}/{name}" for name in names} <= own
     assert {"heldout/loss", "heldout/logit_loss", "heldout/teacher_accuracy"} <= set(figures)
-    margin = figures["heldout_tutor/reward"] - figures["heldout_teacher/reward"]
-    assert figures["heldout/reward_margin"] == pytest.approx(margin)
+    for name in ("reward", "teacher_reward", "student_reward"):
+        margin = figures[f"heldout_tutor/{name}"] - figures[f"heldout_teacher/{name}"]
+        assert figures[f"heldout/{name}_margin"] == pytest.approx(margin) != 0
     assert figures["heldout_teacher/ratio"] == pytest.approx(
         1 - figures["heldout_teacher/ratio_error_of_one"], abs=1e-6
     )
@@ -158,7 +159,7 @@ PANELS = {
     "Error of the student's ratios": (EACH, 3),
     "Cosine of hidden states": (EACH, 0),
     "Reward of what was put in": (EACH, 0),
-    "Reward margin": ([""], 0),
+    "Reward margin": (["all", "teacher", "student"], 0),
     "Parts of the reward": (["teacher", "student"], 2),
     "What is put in": (["copies", "mean ratio", "ratios of 1"], 3),
     "The tutor's policy": (["entropy", "KL to the teacher"], 0),
@@ -170,7 +171,8 @@ def test_the_picture_of_a_run_shows_all_that_it_measures(tutored, tmp_path, monk
     figures = training | tutored[2].keys()
     assert drawn(figures, tmp_path / "health.png", monkeypatch) == PANELS
     without = {name for name in figures if "tutor" not in name and name not in training}
-    panels = drawn(without - {"heldout/reward_margin"}, tmp_path / "health.png", monkeypatch)
+    without = {name for name in without if "margin" not in name}
+    panels = drawn(without, tmp_path / "health.png", monkeypatch)
     assert panels["Reward of what was put in"] == (EACH[:2], 0)
     assert panels["What is put in"] == ([], 3)
     assert len(panels) == len(PANELS) - 2
