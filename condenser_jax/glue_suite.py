@@ -18,7 +18,7 @@ from condenser_jax.config import RunConfig, read_section
 from condenser_jax.errors import UserError, choose
 from condenser_jax.evaluation.classification import Predictor
 from condenser_jax.feeds.glue import GLUE, hashes_of, read_splits
-from condenser_jax.finished import read_run
+from condenser_jax.finished import read_facts, read_run
 from condenser_jax.glue.records import Examples, read_split
 from condenser_jax.glue.report import SCORE, Cell, Results, as_markdown, as_text, chosen
 from condenser_jax.glue.submission import submission, write_submission
@@ -47,10 +47,8 @@ NOT_OF_THE_PROTOCOL = {
     *("data.source", "data.tokenizer", "data.vocab_size", "data.bad_share"),
 }
 WITHOUT = ("model", "compute", "mesh", "evaluation", "training")  # sections, but for these keys:
-OF_THE_PROTOCOL = {
-    *("model.hidden_dropout", "model.attention_dropout"),
-    *("training.batch_size", "training.patience"),
-}
+DROPOUT = ("model.hidden_dropout", "model.attention_dropout")
+OF_THE_PROTOCOL = {*DROPOUT, "training.batch_size", "training.patience"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +141,7 @@ def run_suite(
             for seed in range(suite.run.seed, suite.run.seed + suite.grid.seeds):
                 place = root / name / f"lr{rate:g}-seed{seed}"
                 cells[place] = finish_cell(suite, place, name, rate, seed, splits)
+        results = results._replace(protocol=protocol_of(suite) | dropout_of(next(iter(cells))))
         results = results.with_task(name, list(cells.values()), splits.hashes)
         _hand_in(root, cells)
         after_task(results)
@@ -249,7 +248,9 @@ def _hand_in(root: Path, cells: Mapping[Path, Cell]) -> None:
 
 
 def protocol_of(suite: Suite) -> dict[str, Any]:
-    """Everything but the system, the tasks and their data that moves a figure."""
+    """Everything but the system, the tasks and their data that moves a figure, as it was asked
+    for: a dropout of None is the checkpoint's, which `dropout_of` knows.
+    """
     values = dataclasses.asdict(suite.run)
     flat = {
         f"{section}.{key}": value
@@ -264,6 +265,12 @@ def protocol_of(suite: Suite) -> dict[str, Any]:
     return {"epochs": grid.epochs, "seeds": grid.seeds, "learning_rates": rates, **flat}
 
 
+def dropout_of(place: Path) -> dict[str, float]:
+    """{key of the protocol: rate} that the encoder of a run has, whoever chose it."""
+    backbone = read_facts(Workdir(place))["backbone"]
+    return {key: backbone[key.removeprefix("model.")] for key in DROPOUT}
+
+
 def write_results(root: Path, results: Results, beside: list[Results]) -> None:
     """Writes results.json, .txt and .md."""
     write_json(root / RESULTS, results.to_json())
@@ -274,10 +281,16 @@ def write_results(root: Path, results: Results, beside: list[Results]) -> None:
 
 
 def read_results(root: str | Path) -> Results:
-    """The results of another work directory; raises UserError if there are none."""
+    """The results of another work directory; raises UserError if there are none.
+
+    Old ones leave out a dropout that was the checkpoint's: it is like no other rate, nor theirs.
+    """
     path = Path(root) / RESULTS
     try:
-        return Results.from_json(json.loads(path.read_text(encoding="utf-8")))
+        found = Results.from_json(json.loads(path.read_text(encoding="utf-8")))
+        unknown = {key for key in DROPOUT if found.protocol.get(key, 0.0) is None}
+        untold = dict.fromkeys(unknown, f"not told by {path}")
+        return found._replace(protocol={**found.protocol, **untold})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read as the results of launch/glue.py ({error}); name a --workdir "

@@ -9,7 +9,7 @@ import pytest
 
 from condenser_jax import glue_suite
 from condenser_jax.errors import Preempted, UserError
-from condenser_jax.glue.report import Cell, Results, as_text
+from condenser_jax.glue.report import Cell, Results, as_text, groups
 from condenser_jax.glue.submission import write_submission
 from condenser_jax.glue_suite import (
     configure_suite,
@@ -55,7 +55,9 @@ def suite(folder):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What was trained, in place of training: the score is the seed, plus a tenth of the epoch."""
+    """What was trained, in place of training: the score is the seed, plus a tenth of the epoch. Of
+    a start "dropout-0.3" that is the checkpoint's dropout; else it is 0.1.
+    """
     places = []
 
     def train(config, place, began):
@@ -63,6 +65,11 @@ def trained(monkeypatch):
         workdir = Workdir(place)
         workdir.checkpoints.mkdir(parents=True)
         write_json(workdir.config, glue_suite.dataclasses.asdict(config))
+        names = ("hidden_dropout", "attention_dropout")
+        given = {name: getattr(config.model, name) for name in names}
+        own = float(config.model.init.removeprefix("dropout-") or 0.1)
+        rates = {name: own if rate is None else rate for name, rate in given.items()}
+        write_json(workdir.facts, {"backbone": rates})
         epoch, rate = config.training.eval_every, config.optimizer.learning_rate
         lines = [{"step": 0, "heldout/score": 9.0, "heldout/accuracy": 9.0}]
         for number in (1, 2):
@@ -215,6 +222,30 @@ def test_the_protocol_is_all_but_the_system(suite):
         assert {k for k in other if other[k] != protocol[k]} == {f"{section}.{key}"}
     assert protocol_of(suite(run={"data": {"train_limit": 8}})) != protocol
     assert protocol_of(suite(epochs=3)) != protocol
+
+
+def test_checkpoints_of_another_dropout_have_a_table_of_their_own(suite, trained, tmp_path):
+    def found(rate, **given):
+        model = {"init": f"dropout-{rate}", "hidden_dropout": None, "attention_dropout": None}
+        asked = suite(tasks="rte", run={"model": model | given})
+        return run_suite(asked, tmp_path / f"{rate}{given}", f"of {rate}")
+
+    results = [found("0.1"), found("0.0"), found("0.3", hidden_dropout=0.1, attention_dropout=0.1)]
+    together = [[one.system for one in group] for group in groups(results)]
+    assert together == [["of 0.1", "of 0.3"], ["of 0.0"]]
+    assert "model.hidden_dropout: 0.0" in as_text(results)
+
+
+def test_of_old_results_the_checkpoint_s_dropout_is_not_known(suite, trained, tmp_path):
+    new = run_suite(suite(tasks="rte"), tmp_path / "runs", "new")
+    old = new._replace(protocol={**new.protocol, "model.hidden_dropout": None})
+    places = [tmp_path / name for name in ("one", "two")]
+    for place in places:
+        place.mkdir()
+        write_results(place, old, [])
+    table = as_text([new, *map(read_results, places)])
+    assert table.count("task  figure") == 3
+    assert f"model.hidden_dropout: not told by {places[0] / 'results.json'}" in table
 
 
 @pytest.mark.parametrize(
