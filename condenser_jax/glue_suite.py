@@ -24,6 +24,7 @@ from condenser_jax.glue.report import SCORE, Cell, Results, as_markdown, as_text
 from condenser_jax.glue.submission import submission, write_submission
 from condenser_jax.glue.tasks import NINE, Task, find_task
 from condenser_jax.methods import configure
+from condenser_jax.training.optimizers import check_rate
 from condenser_jax.training.sharding import make_mesh, replicated
 from condenser_jax.training.workdir import Workdir, check_config, write_json
 from condenser_jax.warm_start import weights_identity
@@ -68,6 +69,13 @@ class Grid:
         if not self.learning_rates:
             raise UserError(
                 "learning_rates is empty; expected one rate, or several to choose from."
+            )
+        for rate in self.learning_rates:
+            check_rate("one of learning_rates", rate)
+        if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
+            raise UserError(
+                f"learning_rates is {self.learning_rates}; expected rates that differ in their "
+                "first six digits, which name the folders of their runs."
             )
 
     @property

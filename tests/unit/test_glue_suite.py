@@ -254,6 +254,16 @@ def test_of_old_results_the_checkpoint_s_dropout_is_not_known(suite, trained, tm
         ({"tasks": "rte,coal"}, "unknown GLUE task 'coal'; did you mean 'cola'"),
         ({"seeds": 0}, "seeds is 0; expected at least 1."),
         ({"learning_rates": ()}, "learning_rates is empty; expected one rate, or several"),
+        (
+            {"learning_rates": (1e-3, -1e-3)},
+            "one of learning_rates is -0.001; expected above 0",
+        ),
+        ({"learning_rates": (0.0,)}, "one of learning_rates is 0.0; expected above 0, a number"),
+        ({"learning_rates": (float("nan"),)}, "one of learning_rates is nan; expected above 0"),
+        ({"learning_rates": (float("inf"),)}, "one of learning_rates is inf; expected above 0"),
+        ({"learning_rates": ("a",)}, "learning_rates.* is 'a'; expected"),
+        ({"learning_rates": (1e-3, 1e-3)}, r"is \(0.001, 0.001\); expected rates that differ"),
+        ({"learning_rates": (1e-3, 1.0000001e-3)}, "differ in their first six digits, which name"),
         ({"sedes": 1}, "unknown configuration key 'sedes'; did you mean 'seeds'"),
         ({"run": {"objective": {"name": "mlm"}}}, "run.objective.name is 'mlm'; tasks need a"),
         (
