@@ -208,6 +208,12 @@ def finish_cell(
                     f"the {KEPT[what]} of {name} have changed since {place} was finished; restore "
                     "them or name another --workdir"
                 )
+        if suite.grid.keep and not workdir.checkpoints.is_dir():
+            log.warning(
+                "%s: finished before without keep=True, so its checkpoints are gone; name another "
+                "--workdir to train and keep it",
+                said,
+            )
         log.info("%s: finished before", said)
         return Cell(**found["cell"])
     log.info("%s: begins", said)

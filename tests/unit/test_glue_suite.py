@@ -168,6 +168,17 @@ def test_checkpoints_stay_where_they_are_wanted(suite, trained, tmp_path):
     assert len(list((tmp_path / "runs").rglob("checkpoints"))) == 4
 
 
+def test_that_finished_runs_have_no_checkpoints_to_keep_is_said(suite, trained, tmp_path, caplog):
+    said = "rte, learning rate 0.001, seed 1: finished before without keep=True, so its checkpoints"
+    for keep, is_said in ((False, False), (False, False), (True, True)):
+        run_suite(suite(tasks="rte", keep=keep), tmp_path / "runs", "mine")
+        assert (said in caplog.text) == is_said
+    caplog.clear()
+    for _ in range(2):
+        run_suite(suite(tasks="rte", keep=True), tmp_path / "kept", "mine")
+    assert not caplog.records
+
+
 def test_a_finished_run_of_another_configuration_or_of_other_data_is_refused(
     suite, trained, tmp_path, folder
 ):
