@@ -17,7 +17,7 @@ from condenser_jax import run as runs
 from condenser_jax.config import RunConfig, read_section
 from condenser_jax.errors import UserError, choose
 from condenser_jax.evaluation.classification import Predictor
-from condenser_jax.feeds.glue import GLUE, hashes_of, read_splits
+from condenser_jax.feeds.glue import GLUE, hash_examples, hashes_of, read_splits
 from condenser_jax.finished import read_facts, read_run
 from condenser_jax.glue.records import Examples, read_split
 from condenser_jax.glue.report import SCORE, Cell, Results, as_markdown, as_text, chosen
@@ -32,7 +32,7 @@ from condenser_jax.whole_files import written_whole
 
 log = logging.getLogger("condenser_jax")
 METHOD, ALL = "classifier", "all"
-KEPT = {"data": "data", "init": "weights to start from"}
+KEPT = {"data": "data", "init": "weights to start from", "tests": "test splits"}
 CELL, RESULTS, SUBMISSION = "cell.json", "results.json", "submission"
 SET_HERE = {  # keys of a run that are no one's to give: what is given instead
     "objective.task": "tasks",
@@ -128,6 +128,7 @@ class Splits(NamedTuple):
     rows: int  # trained on
     hashes: dict[str, str]
     tests: dict[str, Examples]  # by the server's name of the file; {} where the source has none
+    test_hashes: dict[str, str]  # by file too
 
 
 def run_suite(
@@ -174,7 +175,8 @@ def read_task(suite: Suite, name: str) -> Splits:
             )
         except UserError as error:
             log.info("no %s.tsv for the test server: %s", test.file, error)
-    return Splits(len(train), hashes_of(train, dev), tests)
+    test_hashes = {file: hash_examples(examples) for file, examples in tests.items()}
+    return Splits(len(train), hashes_of(train, dev), tests, test_hashes)
 
 
 def cell_config(suite: Suite, task: str, rate: float, seed: int, rows: int) -> RunConfig:
@@ -198,33 +200,47 @@ def finish_cell(
     config = cell_config(suite, name, rate, seed, splits.rows)
     workdir = Workdir(place)
     start = weights_identity(config.model.init)
+    kept = {"data": splits.hashes, "init": start, "tests": splits.test_hashes}
     said = f"{name}, learning rate {rate:g}, seed {seed}"
     if (place / CELL).is_file():
         check_config(workdir, json.loads(json.dumps(dataclasses.asdict(config))))
-        found = json.loads((place / CELL).read_text(encoding="utf-8"))
-        for what, now in (("data", splits.hashes), ("init", start)):
-            if found[what] != now:
-                raise UserError(
-                    f"the {KEPT[what]} of {name} have changed since {place} was finished; restore "
-                    "them or name another --workdir"
-                )
+        cell = _read_back(place, name, kept)
+        log.info("%s: finished before", said)
         if suite.grid.keep and not workdir.checkpoints.is_dir():
             log.warning(
                 "%s: finished before without keep=True, so its checkpoints are gone; name another "
                 "--workdir to train and keep it",
                 said,
             )
-        log.info("%s: finished before", said)
-        return Cell(**found["cell"])
+        return cell
     log.info("%s: begins", said)
     runs.train(config, place, time.time())
     cell = Cell(rate, seed, epochs_of(workdir))
     _predict(place, splits.tests, find_task(name))
-    write_json(place / CELL, {"cell": cell._asdict(), "data": splits.hashes, "init": start})
+    write_json(place / CELL, {"cell": cell._asdict(), **kept})
     if not suite.grid.keep:
         shutil.rmtree(workdir.checkpoints)
     log.info("%s: score %.4f", said, cell.last[SCORE])
     return cell
+
+
+def _read_back(place: Path, name: str, kept: Mapping[str, Any]) -> Cell:
+    """A finished run; raises UserError if what lay under it is not what there is now (`kept`).
+
+    Predictions on a test split that is gone stand. Old files do not tell the hashes of test splits:
+    those that they have predictions of are taken for the same.
+    """
+    found = json.loads((place / CELL).read_text(encoding="utf-8"))
+    written = {file.stem for file in (place / SUBMISSION).glob("*.tsv")}
+    tests = {file: now for file, now in kept["tests"].items() if file in written}
+    found["tests"] = {file: found.get("tests", tests).get(file) for file in kept["tests"]}
+    for what, now in kept.items():
+        if found[what] != now:
+            raise UserError(
+                f"the {KEPT[what]} of {name} have changed since {place} was finished; restore "
+                "what was there or name another --workdir"
+            )
+    return Cell(**found["cell"])
 
 
 def epochs_of(workdir: Workdir) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
 """A suite does each run once, reads back what is finished, and refuses what is another run's."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -190,6 +191,54 @@ def test_a_finished_run_of_another_configuration_or_of_other_data_is_refused(
     (folder / "rte" / "validation.jsonl").write_text(text)
     with pytest.raises(UserError, match="the data of rte have changed since .* was finished"):
         run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """Predictions without a model: as many lines as there are texts."""
+
+    def predict(place, tests, task):
+        for name, examples in tests.items():
+            write_submission(place / "submission", name, "\n" * len(examples))
+
+    monkeypatch.setattr(glue_suite, "_predict", predict)
+
+
+def test_test_splits_that_come_or_change_after_a_run_are_refused(
+    suite, trained, predicted, tmp_path, folder
+):
+    def run():
+        run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+
+    changed = "the test splits of rte have changed since .* finished; restore what was there or"
+    test, text = folder / "rte" / "test.jsonl", json.dumps(PAIRS[0]) + "\n"
+    run()
+    test.write_text(text)
+    with pytest.raises(UserError, match=changed):
+        run()
+    shutil.rmtree(tmp_path / "runs")
+    run()
+    test.write_text(text * 2)
+    with pytest.raises(UserError, match=changed):
+        run()
+    test.unlink()  # what was predicted stands
+    run()
+    assert (tmp_path / "runs" / "submission" / "RTE.tsv").read_text() == "\n"
+
+
+def test_finished_runs_of_before_test_splits_were_hashed_are_read(
+    suite, trained, predicted, tmp_path, folder
+):
+    (folder / "rte" / "test.jsonl").write_text(json.dumps(PAIRS[0]) + "\n")
+    once = run_suite(suite(tasks="rte"), tmp_path, "mine")
+    for file in tmp_path.rglob("cell.json"):
+        content = json.loads(file.read_text())
+        assert content.pop("tests").keys() == {"RTE"}
+        file.write_text(json.dumps(content))
+    assert run_suite(suite(tasks="rte"), tmp_path, "mine") == once and len(trained) == 4
+    (tmp_path / "rte" / "lr0.001-seed0" / "submission" / "RTE.tsv").unlink()
+    with pytest.raises(UserError, match="the test splits of rte have changed since"):
+        run_suite(suite(tasks="rte"), tmp_path, "mine")
 
 
 def test_a_finished_run_that_started_from_other_weights_is_refused(
