@@ -1,14 +1,17 @@
 """A suite does each run once, reads back what is finished, and refuses what is another run's."""
 
+import importlib.util
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
-from condenser_jax import glue_suite
+from condenser_jax import command, environment, glue_suite
 from condenser_jax.errors import Preempted, UserError
 from condenser_jax.glue.report import Cell, Results, as_text, groups
 from condenser_jax.glue.submission import write_submission
@@ -164,6 +167,41 @@ def test_a_kill_after_a_task_leaves_the_table_of_what_is_done(suite, trained, tm
     assert seen == [["rte"], ["rte", "wnli"]] and whole.data.keys() == whole.tasks.keys()
 
 
+@pytest.fixture
+def script(monkeypatch):
+    """launch/glue.py, whose flags are values: absl's are declared once in a process."""
+    monkeypatch.setattr(command, "config_flag", lambda place: SimpleNamespace(value=None))
+    for kind in ("DEFINE_string", "DEFINE_multi_string"):
+        monkeypatch.setattr(flags, kind, lambda name, value, text: SimpleNamespace(value=value))
+    monkeypatch.setattr(environment, "enable_compilation_cache", lambda: None)
+    place = Path(glue_suite.__file__).parents[1] / "launch" / "glue.py"
+    spec = importlib.util.spec_from_file_location("launched_glue", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_writes_its_tables_after_every_task(
+    suite, trained, tmp_path, monkeypatch, script
+):
+    train = glue_suite.runs.train
+
+    def die_in_the_second_task(config, place, began):
+        if config.objective.task == "wnli":
+            raise Preempted(1)
+        train(config, place, began)
+
+    root = tmp_path / "runs"
+    monkeypatch.setattr(glue_suite.runs, "train", die_in_the_second_task)
+    monkeypatch.setattr(glue_suite, "configure_suite", lambda values: suite())
+    script.CONFIG.value, script.WORKDIR.value = file.get_config("smoke"), str(root)
+    with pytest.raises(Preempted):
+        script.main()
+    assert list(read_results(root).tasks) == ["rte"]
+    assert "random start: last step" in (root / "results.txt").read_text()
+    assert "| rte | accuracy |" in (root / "results.md").read_text()
+
+
 def test_checkpoints_stay_where_they_are_wanted(suite, trained, tmp_path):
     run_suite(suite(tasks="rte", keep=True), tmp_path / "runs", "mine")
     assert len(list((tmp_path / "runs").rglob("checkpoints"))) == 4
@@ -231,10 +269,10 @@ def test_finished_runs_of_before_test_splits_were_hashed_are_read(
 ):
     (folder / "rte" / "test.jsonl").write_text(json.dumps(PAIRS[0]) + "\n")
     once = run_suite(suite(tasks="rte"), tmp_path, "mine")
-    for file in tmp_path.rglob("cell.json"):
-        content = json.loads(file.read_text())
+    for cell in tmp_path.rglob("cell.json"):
+        content = json.loads(cell.read_text())
         assert content.pop("tests").keys() == {"RTE"}
-        file.write_text(json.dumps(content))
+        cell.write_text(json.dumps(content))
     assert run_suite(suite(tasks="rte"), tmp_path, "mine") == once and len(trained) == 4
     (tmp_path / "rte" / "lr0.001-seed0" / "submission" / "RTE.tsv").unlink()
     with pytest.raises(UserError, match="the test splits of rte have changed since"):
