@@ -71,7 +71,7 @@ class Grid:
                 "learning_rates is empty; expected one rate, or several to choose from."
             )
         for rate in self.learning_rates:
-            check_rate("one of learning_rates", rate)
+            check_rate("an item of suite.learning_rates", rate)
         if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
             raise UserError(
                 f"learning_rates is {self.learning_rates}; expected rates that differ in their "
