@@ -24,7 +24,7 @@ from condenser_jax.objectives.tutor_kd import tutor_from
 from condenser_jax.teachers import Found as FoundTeacher
 from condenser_jax.teachers import find_teacher, student_of
 from condenser_jax.training.loop import Run
-from condenser_jax.training.optimizers import build_optimizers
+from condenser_jax.training.optimizers import build_optimizers, check_rate
 from condenser_jax.training.sharding import check_batch, make_mesh
 from condenser_jax.warm_start import (
     check_head_layers,
@@ -279,10 +279,7 @@ def _check_values(config: RunConfig) -> None:
             f"training.patience is {config.training.patience}; expected a number of evaluations, "
             "or 0 to train all steps."
         )
-    if not config.optimizer.learning_rate > 0:
-        raise UserError(
-            f"optimizer.learning_rate is {config.optimizer.learning_rate}; expected above 0."
-        )
+    check_rate("optimizer.learning_rate", config.optimizer.learning_rate)
     profile = config.training.profile
     if profile and (len(profile) != 2 or not 0 <= profile[0] <= profile[1]):
         raise UserError(

@@ -17,13 +17,14 @@ from condenser_jax import run as runs
 from condenser_jax.config import RunConfig, read_section
 from condenser_jax.errors import UserError, choose
 from condenser_jax.evaluation.classification import Predictor
-from condenser_jax.feeds.glue import GLUE, hashes_of, read_splits
-from condenser_jax.finished import read_run
+from condenser_jax.feeds.glue import GLUE, hash_examples, hashes_of, read_splits
+from condenser_jax.finished import read_facts, read_run
 from condenser_jax.glue.records import Examples, read_split
 from condenser_jax.glue.report import SCORE, Cell, Results, as_markdown, as_text, chosen
 from condenser_jax.glue.submission import submission, write_submission
 from condenser_jax.glue.tasks import NINE, Task, find_task
 from condenser_jax.methods import configure
+from condenser_jax.training.optimizers import check_rate
 from condenser_jax.training.sharding import make_mesh, replicated
 from condenser_jax.training.workdir import Workdir, check_config, write_json
 from condenser_jax.warm_start import weights_identity
@@ -31,7 +32,7 @@ from condenser_jax.whole_files import written_whole
 
 log = logging.getLogger("condenser_jax")
 METHOD, ALL = "classifier", "all"
-KEPT = {"data": "data", "init": "weights to start from"}
+KEPT = {"data": "data", "init": "weights to start from", "tests": "test splits"}
 CELL, RESULTS, SUBMISSION = "cell.json", "results.json", "submission"
 SET_HERE = {  # keys of a run that are no one's to give: what is given instead
     "objective.task": "tasks",
@@ -47,10 +48,8 @@ NOT_OF_THE_PROTOCOL = {
     *("data.source", "data.tokenizer", "data.vocab_size", "data.bad_share"),
 }
 WITHOUT = ("model", "compute", "mesh", "evaluation", "training")  # sections, but for these keys:
-OF_THE_PROTOCOL = {
-    *("model.hidden_dropout", "model.attention_dropout"),
-    *("training.batch_size", "training.patience"),
-}
+DROPOUT = ("model.hidden_dropout", "model.attention_dropout")
+OF_THE_PROTOCOL = {*DROPOUT, "training.batch_size", "training.patience"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +69,13 @@ class Grid:
         if not self.learning_rates:
             raise UserError(
                 "learning_rates is empty; expected one rate, or several to choose from."
+            )
+        for rate in self.learning_rates:
+            check_rate("an item of suite.learning_rates", rate)
+        if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
+            raise UserError(
+                f"learning_rates is {self.learning_rates}; expected rates that differ in their "
+                "first six digits, which name the folders of their runs."
             )
 
     @property
@@ -122,6 +128,7 @@ class Splits(NamedTuple):
     rows: int  # trained on
     hashes: dict[str, str]
     tests: dict[str, Examples]  # by the server's name of the file; {} where the source has none
+    test_hashes: dict[str, str]  # by file too
 
 
 def run_suite(
@@ -143,6 +150,7 @@ def run_suite(
             for seed in range(suite.run.seed, suite.run.seed + suite.grid.seeds):
                 place = root / name / f"lr{rate:g}-seed{seed}"
                 cells[place] = finish_cell(suite, place, name, rate, seed, splits)
+        results = results._replace(protocol=protocol_of(suite) | dropout_of(next(iter(cells))))
         results = results.with_task(name, list(cells.values()), splits.hashes)
         _hand_in(root, cells)
         after_task(results)
@@ -167,7 +175,8 @@ def read_task(suite: Suite, name: str) -> Splits:
             )
         except UserError as error:
             log.info("no %s.tsv for the test server: %s", test.file, error)
-    return Splits(len(train), hashes_of(train, dev), tests)
+    test_hashes = {file: hash_examples(examples) for file, examples in tests.items()}
+    return Splits(len(train), hashes_of(train, dev), tests, test_hashes)
 
 
 def cell_config(suite: Suite, task: str, rate: float, seed: int, rows: int) -> RunConfig:
@@ -191,27 +200,47 @@ def finish_cell(
     config = cell_config(suite, name, rate, seed, splits.rows)
     workdir = Workdir(place)
     start = weights_identity(config.model.init)
+    kept = {"data": splits.hashes, "init": start, "tests": splits.test_hashes}
     said = f"{name}, learning rate {rate:g}, seed {seed}"
     if (place / CELL).is_file():
         check_config(workdir, json.loads(json.dumps(dataclasses.asdict(config))))
-        found = json.loads((place / CELL).read_text(encoding="utf-8"))
-        for what, now in (("data", splits.hashes), ("init", start)):
-            if found[what] != now:
-                raise UserError(
-                    f"the {KEPT[what]} of {name} have changed since {place} was finished; restore "
-                    "them or name another --workdir"
-                )
+        cell = _read_back(place, name, kept)
         log.info("%s: finished before", said)
-        return Cell(**found["cell"])
+        if suite.grid.keep and not workdir.checkpoints.is_dir():
+            log.warning(
+                "%s: finished before without keep=True, so its checkpoints are gone; name another "
+                "--workdir to train and keep it",
+                said,
+            )
+        return cell
     log.info("%s: begins", said)
     runs.train(config, place, time.time())
     cell = Cell(rate, seed, epochs_of(workdir))
     _predict(place, splits.tests, find_task(name))
-    write_json(place / CELL, {"cell": cell._asdict(), "data": splits.hashes, "init": start})
+    write_json(place / CELL, {"cell": cell._asdict(), **kept})
     if not suite.grid.keep:
         shutil.rmtree(workdir.checkpoints)
     log.info("%s: score %.4f", said, cell.last[SCORE])
     return cell
+
+
+def _read_back(place: Path, name: str, kept: Mapping[str, Any]) -> Cell:
+    """A finished run; raises UserError if what lay under it is not what there is now (`kept`).
+
+    Predictions on a test split that is gone stand. Old files do not tell the hashes of test splits:
+    those that they have predictions of are taken for the same.
+    """
+    found = json.loads((place / CELL).read_text(encoding="utf-8"))
+    written = {file.stem for file in (place / SUBMISSION).glob("*.tsv")}
+    tests = {file: now for file, now in kept["tests"].items() if file in written}
+    found["tests"] = {file: found.get("tests", tests).get(file) for file in kept["tests"]}
+    for what, now in kept.items():
+        if found[what] != now:
+            raise UserError(
+                f"the {KEPT[what]} of {name} have changed since {place} was finished; restore "
+                "what was there or name another --workdir"
+            )
+    return Cell(**found["cell"])
 
 
 def epochs_of(workdir: Workdir) -> list[dict[str, float]]:
@@ -249,7 +278,9 @@ def _hand_in(root: Path, cells: Mapping[Path, Cell]) -> None:
 
 
 def protocol_of(suite: Suite) -> dict[str, Any]:
-    """Everything but the system, the tasks and their data that moves a figure."""
+    """Everything but the system, the tasks and their data that moves a figure, as it was asked
+    for: a dropout of None is the checkpoint's, which `dropout_of` knows.
+    """
     values = dataclasses.asdict(suite.run)
     flat = {
         f"{section}.{key}": value
@@ -264,6 +295,12 @@ def protocol_of(suite: Suite) -> dict[str, Any]:
     return {"epochs": grid.epochs, "seeds": grid.seeds, "learning_rates": rates, **flat}
 
 
+def dropout_of(place: Path) -> dict[str, float]:
+    """{key of the protocol: rate} that the encoder of a run has, whoever chose it."""
+    backbone = read_facts(Workdir(place))["backbone"]
+    return {key: backbone[key.removeprefix("model.")] for key in DROPOUT}
+
+
 def write_results(root: Path, results: Results, beside: list[Results]) -> None:
     """Writes results.json, .txt and .md."""
     write_json(root / RESULTS, results.to_json())
@@ -274,10 +311,16 @@ def write_results(root: Path, results: Results, beside: list[Results]) -> None:
 
 
 def read_results(root: str | Path) -> Results:
-    """The results of another work directory; raises UserError if there are none."""
+    """The results of another work directory; raises UserError if there are none.
+
+    Old ones leave out a dropout that was the checkpoint's: it is like no other rate, nor theirs.
+    """
     path = Path(root) / RESULTS
     try:
-        return Results.from_json(json.loads(path.read_text(encoding="utf-8")))
+        found = Results.from_json(json.loads(path.read_text(encoding="utf-8")))
+        unknown = {key for key in DROPOUT if found.protocol.get(key, 0.0) is None}
+        untold = dict.fromkeys(unknown, f"not told by {path}")
+        return found._replace(protocol={**found.protocol, **untold})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read as the results of launch/glue.py ({error}); name a --workdir "

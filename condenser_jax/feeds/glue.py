@@ -192,7 +192,7 @@ def read_splits(config: RunConfig) -> tuple[Examples, dict[str, Examples]]:
 
 def hashes_of(train: Examples, dev: dict[str, Examples]) -> dict[str, str]:
     """{"train" or split: hash of its texts and labels}."""
-    return {name: _hash(part) for name, part in {"train": train, **dev}.items()}
+    return {name: hash_examples(part) for name, part in {"train": train, **dev}.items()}
 
 
 def _limited(examples: Examples, limit: int) -> Examples:
@@ -208,9 +208,10 @@ def _limited(examples: Examples, limit: int) -> Examples:
     return examples.only(np.sort(order[:limit]))
 
 
-def _hash(examples: Examples) -> str:
-    assert examples.labels is not None
-    parts = [*(hash_texts(side) for side in examples.texts), str(examples.labels.tolist())]
+def hash_examples(examples: Examples) -> str:
+    """Of texts, and of labels that are not hidden."""
+    labels = [] if examples.labels is None else [str(examples.labels.tolist())]
+    parts = [*(hash_texts(side) for side in examples.texts), *labels]
     return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -28,7 +28,7 @@ from condenser_jax.retrieval.sound import (
 )
 
 log = logging.getLogger("condenser_jax")
-LABEL = "label"
+LABEL, TRAIN = "label", "train"
 DEV_SHARE = 0.2  # of the modules, for the embedded task
 CUT = 4  # of the hashes that divide modules, one that leaves both packages in both parts
 
@@ -101,6 +101,14 @@ def _read(source: str, task: Task, name: str, split: str, has_labels: bool) -> R
         )
     kind, colon, rest = source.partition(":")
     if task is PACKAGES:
+        if rest:
+            raise UserError(
+                f"task {task.name!r} is not to be had from {source!r}: its packages are "
+                f"{' and '.join(task.labels)}, its labels; use 'docstrings:'"
+            )
+        if split not in (TRAIN, *task.dev):
+            known = " and ".join((TRAIN, *task.dev))
+            raise UserError(f"task {task.name!r} has no split {split!r}; it has {known}")
         return lambda bad: _sound(_docstrings(split), split, parse, bad)
     if colon and kind == "hf":
         records = HuggingFaceSource(_hub_name(rest, name), SourceOptions(split=split)).records
@@ -193,5 +201,5 @@ def _read_docstrings() -> list[tuple[str, str, str]]:
 def _docstrings(split: str) -> Iterator[dict[str, Any]]:
     """Summaries of whole modules, which belong to one split."""
     for group, summary, package in _read_docstrings():
-        if (heldout_rank(group, CUT) < DEV_SHARE) == (split != "train"):
+        if (heldout_rank(group, CUT) < DEV_SHARE) == (split != TRAIN):
             yield {PACKAGES.fields[0]: summary, LABEL: package}

@@ -37,6 +37,12 @@ class OptimizerConfig:
     layer_decay: float = 1.0  # rate of a backbone's layer beside that of the layer above it
 
 
+def check_rate(name: str, rate: float) -> None:
+    """Raises UserError for a learning rate that is no finite number above 0; it calls it `name`."""
+    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise UserError(f"{name} is {rate!r}; expected above 0, a number such as 5e-5.")
+
+
 def schedule_of_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
     """Share of the rate at update 0, 1, ...: warm-up to 1, then decay to 0 at `updates`."""
     choose("optimizer.decay", config.decay, DECAYS)

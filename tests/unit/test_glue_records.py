@@ -115,6 +115,19 @@ def test_a_task_that_a_source_has_not_is_refused(source, task):
         read_split(source, TASKS[task], "train", 0.01)
 
 
+@pytest.mark.parametrize(
+    ("source", "split", "text"),
+    [
+        ("docstrings:", "training", "'packages' has no split 'training'; it has train and valida"),
+        ("docstrings:", "test", "'packages' has no split 'test'; it has train and validation"),
+        ("docstrings:scipy", "train", "from 'docstrings:scipy': its packages are jax and numpy, "),
+    ],
+)
+def test_another_part_of_the_embedded_task_is_refused(source, split, text):
+    with pytest.raises(UserError, match=text):
+        read_split(source, TASKS["packages"], split, 0.0)
+
+
 def test_datasets_of_the_hub_are_read(tmp_path):
     datasets = pytest.importorskip("datasets")
     kinds = {

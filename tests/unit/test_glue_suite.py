@@ -1,15 +1,19 @@
 """A suite does each run once, reads back what is finished, and refuses what is another run's."""
 
+import importlib.util
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
-from condenser_jax import glue_suite
+from condenser_jax import command, environment, glue_suite
 from condenser_jax.errors import Preempted, UserError
-from condenser_jax.glue.report import Cell, Results, as_text
+from condenser_jax.glue.report import Cell, Results, as_text, groups
 from condenser_jax.glue.submission import write_submission
 from condenser_jax.glue_suite import (
     configure_suite,
@@ -55,7 +59,9 @@ def suite(folder):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What was trained, in place of training: the score is the seed, plus a tenth of the epoch."""
+    """What was trained, in place of training: the score is the seed, plus a tenth of the epoch. Of
+    a start "dropout-0.3" that is the checkpoint's dropout; else it is 0.1.
+    """
     places = []
 
     def train(config, place, began):
@@ -63,6 +69,11 @@ def trained(monkeypatch):
         workdir = Workdir(place)
         workdir.checkpoints.mkdir(parents=True)
         write_json(workdir.config, glue_suite.dataclasses.asdict(config))
+        names = ("hidden_dropout", "attention_dropout")
+        given = {name: getattr(config.model, name) for name in names}
+        own = float(config.model.init.removeprefix("dropout-") or 0.1)
+        rates = {name: own if rate is None else rate for name, rate in given.items()}
+        write_json(workdir.facts, {"backbone": rates})
         epoch, rate = config.training.eval_every, config.optimizer.learning_rate
         lines = [{"step": 0, "heldout/score": 9.0, "heldout/accuracy": 9.0}]
         for number in (1, 2):
@@ -156,9 +167,55 @@ def test_a_kill_after_a_task_leaves_the_table_of_what_is_done(suite, trained, tm
     assert seen == [["rte"], ["rte", "wnli"]] and whole.data.keys() == whole.tasks.keys()
 
 
+@pytest.fixture
+def script(monkeypatch):
+    """launch/glue.py, whose flags are values: absl's are declared once in a process."""
+    monkeypatch.setattr(command, "config_flag", lambda place: SimpleNamespace(value=None))
+    for kind in ("DEFINE_string", "DEFINE_multi_string"):
+        monkeypatch.setattr(flags, kind, lambda name, value, text: SimpleNamespace(value=value))
+    monkeypatch.setattr(environment, "enable_compilation_cache", lambda: None)
+    place = Path(glue_suite.__file__).parents[1] / "launch" / "glue.py"
+    spec = importlib.util.spec_from_file_location("launched_glue", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_writes_its_tables_after_every_task(
+    suite, trained, tmp_path, monkeypatch, script
+):
+    train = glue_suite.runs.train
+
+    def die_in_the_second_task(config, place, began):
+        if config.objective.task == "wnli":
+            raise Preempted(1)
+        train(config, place, began)
+
+    root = tmp_path / "runs"
+    monkeypatch.setattr(glue_suite.runs, "train", die_in_the_second_task)
+    monkeypatch.setattr(glue_suite, "configure_suite", lambda values: suite())
+    script.CONFIG.value, script.WORKDIR.value = file.get_config("smoke"), str(root)
+    with pytest.raises(Preempted):
+        script.main()
+    assert list(read_results(root).tasks) == ["rte"]
+    assert "random start: last step" in (root / "results.txt").read_text()
+    assert "| rte | accuracy |" in (root / "results.md").read_text()
+
+
 def test_checkpoints_stay_where_they_are_wanted(suite, trained, tmp_path):
     run_suite(suite(tasks="rte", keep=True), tmp_path / "runs", "mine")
     assert len(list((tmp_path / "runs").rglob("checkpoints"))) == 4
+
+
+def test_that_finished_runs_have_no_checkpoints_to_keep_is_said(suite, trained, tmp_path, caplog):
+    said = "rte, learning rate 0.001, seed 1: finished before without keep=True, so its checkpoints"
+    for keep, is_said in ((False, False), (False, False), (True, True)):
+        run_suite(suite(tasks="rte", keep=keep), tmp_path / "runs", "mine")
+        assert (said in caplog.text) == is_said
+    caplog.clear()
+    for _ in range(2):
+        run_suite(suite(tasks="rte", keep=True), tmp_path / "kept", "mine")
+    assert not caplog.records
 
 
 def test_a_finished_run_of_another_configuration_or_of_other_data_is_refused(
@@ -172,6 +229,54 @@ def test_a_finished_run_of_another_configuration_or_of_other_data_is_refused(
     (folder / "rte" / "validation.jsonl").write_text(text)
     with pytest.raises(UserError, match="the data of rte have changed since .* was finished"):
         run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """Predictions without a model: as many lines as there are texts."""
+
+    def predict(place, tests, task):
+        for name, examples in tests.items():
+            write_submission(place / "submission", name, "\n" * len(examples))
+
+    monkeypatch.setattr(glue_suite, "_predict", predict)
+
+
+def test_test_splits_that_come_or_change_after_a_run_are_refused(
+    suite, trained, predicted, tmp_path, folder
+):
+    def run():
+        run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
+
+    changed = "the test splits of rte have changed since .* finished; restore what was there or"
+    test, text = folder / "rte" / "test.jsonl", json.dumps(PAIRS[0]) + "\n"
+    run()
+    test.write_text(text)
+    with pytest.raises(UserError, match=changed):
+        run()
+    shutil.rmtree(tmp_path / "runs")
+    run()
+    test.write_text(text * 2)
+    with pytest.raises(UserError, match=changed):
+        run()
+    test.unlink()  # what was predicted stands
+    run()
+    assert (tmp_path / "runs" / "submission" / "RTE.tsv").read_text() == "\n"
+
+
+def test_finished_runs_of_before_test_splits_were_hashed_are_read(
+    suite, trained, predicted, tmp_path, folder
+):
+    (folder / "rte" / "test.jsonl").write_text(json.dumps(PAIRS[0]) + "\n")
+    once = run_suite(suite(tasks="rte"), tmp_path, "mine")
+    for cell in tmp_path.rglob("cell.json"):
+        content = json.loads(cell.read_text())
+        assert content.pop("tests").keys() == {"RTE"}
+        cell.write_text(json.dumps(content))
+    assert run_suite(suite(tasks="rte"), tmp_path, "mine") == once and len(trained) == 4
+    (tmp_path / "rte" / "lr0.001-seed0" / "submission" / "RTE.tsv").unlink()
+    with pytest.raises(UserError, match="the test splits of rte have changed since"):
+        run_suite(suite(tasks="rte"), tmp_path, "mine")
 
 
 def test_a_finished_run_that_started_from_other_weights_is_refused(
@@ -217,12 +322,46 @@ def test_the_protocol_is_all_but_the_system(suite):
     assert protocol_of(suite(epochs=3)) != protocol
 
 
+def test_checkpoints_of_another_dropout_have_a_table_of_their_own(suite, trained, tmp_path):
+    def found(rate, **given):
+        model = {"init": f"dropout-{rate}", "hidden_dropout": None, "attention_dropout": None}
+        asked = suite(tasks="rte", run={"model": model | given})
+        return run_suite(asked, tmp_path / f"{rate}{given}", f"of {rate}")
+
+    results = [found("0.1"), found("0.0"), found("0.3", hidden_dropout=0.1, attention_dropout=0.1)]
+    together = [[one.system for one in group] for group in groups(results)]
+    assert together == [["of 0.1", "of 0.3"], ["of 0.0"]]
+    assert "model.hidden_dropout: 0.0" in as_text(results)
+
+
+def test_of_old_results_the_checkpoint_s_dropout_is_not_known(suite, trained, tmp_path):
+    new = run_suite(suite(tasks="rte"), tmp_path / "runs", "new")
+    old = new._replace(protocol={**new.protocol, "model.hidden_dropout": None})
+    places = [tmp_path / name for name in ("one", "two")]
+    for place in places:
+        place.mkdir()
+        write_results(place, old, [])
+    table = as_text([new, *map(read_results, places)])
+    assert table.count("task  figure") == 3
+    assert f"model.hidden_dropout: not told by {places[0] / 'results.json'}" in table
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
         ({"tasks": "rte,coal"}, "unknown GLUE task 'coal'; did you mean 'cola'"),
         ({"seeds": 0}, "seeds is 0; expected at least 1."),
         ({"learning_rates": ()}, "learning_rates is empty; expected one rate, or several"),
+        (
+            {"learning_rates": (1e-3, -1e-3)},
+            "an item of suite.learning_rates is -0.001; expected above 0",
+        ),
+        ({"learning_rates": (0.0,)}, "an item of suite.learning_rates is 0.0; expected above"),
+        ({"learning_rates": (float("nan"),)}, "an item of suite.learning_rates is nan; expected"),
+        ({"learning_rates": (float("inf"),)}, "an item of suite.learning_rates is inf; expected"),
+        ({"learning_rates": ("a",)}, "an item of suite.learning_rates is 'a'; expected"),
+        ({"learning_rates": (1e-3, 1e-3)}, r"is \(0.001, 0.001\); expected rates that differ"),
+        ({"learning_rates": (1e-3, 1.0000001e-3)}, "differ in their first six digits, which name"),
         ({"sedes": 1}, "unknown configuration key 'sedes'; did you mean 'seeds'"),
         ({"run": {"objective": {"name": "mlm"}}}, "run.objective.name is 'mlm'; tasks need a"),
         (
