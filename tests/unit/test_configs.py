@@ -11,11 +11,14 @@ import tokenize
 from dataclasses import fields
 from pathlib import Path
 
+import jax
 import pytest
 
 from condenser_jax.config import SECTIONS
 from condenser_jax.errors import UserError
 from condenser_jax.methods import METHODS, configure
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.objectives.distillation import Teacher
 from configs import distill
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +99,23 @@ def test_published_baselines_differ_from_tutor_kd_in_their_objective_alone():
         assert (options["name"], options["teacher"]) == (name, teacher)
         assert baseline == tutored
     assert load("distill", "distilbert-paper")["objective"]["student_layers"][-1] == 12
+
+
+@pytest.mark.parametrize(
+    ("variant", "millions"),
+    [("paper", 66), ("half", 66), ("ext12", 14), ("ext6", 9), ("ext2", 5.7)],
+)
+def test_published_students_have_the_published_sizes_and_go_with_a_bert_base(variant, millions):
+    config = configure(load("tutor_kd", variant))
+    sizes = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "embedding_size")
+    chosen = {name: getattr(config.model, name) for name in sizes}
+    words = {"vocab_size": 30522, "type_vocab_size": 2}
+    is_narrow = chosen["embedding_size"] is not None
+    student = BackboneConfig(model_type="electra" if is_narrow else "bert", **words, **chosen)
+    teacher = Teacher(BackboneConfig(**words))
+    objective = METHODS["tutor_kd"].build(student, ComputeConfig(), config.objective, teacher)
+    backbone = jax.eval_shape(lambda: objective.init(jax.random.key(0), {}))["backbone"]
+    assert sum(x.size for x in jax.tree.leaves(backbone)) / 1e6 == pytest.approx(millions, rel=0.03)
 
 
 def test_a_work_directory_s_config_is_read_back_unchanged():
