@@ -20,7 +20,8 @@ from condenser_jax.errors import UserError
 from condenser_jax.feeds.corpus import tokenizer_at
 from condenser_jax.finished import read_run
 from condenser_jax.glue.report import SCORE, chosen_rate, summary
-from condenser_jax.glue_suite import Suite, configure_suite, protocol_of, read_task, run_suite
+from condenser_jax.glue_plan import Suite, configure_suite, protocol_of
+from condenser_jax.glue_suite import read_task, run_suite
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.pipeline.recipe import RUN, Results, changed, settings_of, training_step
 from condenser_jax.pipeline.steps import Facts, Result, Step

@@ -14,112 +14,23 @@ from typing import Any, NamedTuple
 import jax
 
 from condenser_jax import run as runs
-from condenser_jax.config import RunConfig, read_section
-from condenser_jax.errors import UserError, choose
+from condenser_jax.errors import UserError
 from condenser_jax.evaluation.classification import Predictor
 from condenser_jax.feeds.glue import GLUE, hash_examples, hashes_of, read_splits
 from condenser_jax.finished import read_facts, read_run
 from condenser_jax.glue.records import Examples, read_split
 from condenser_jax.glue.report import SCORE, Cell, Results, as_markdown, as_text, chosen
 from condenser_jax.glue.submission import submission, write_submission
-from condenser_jax.glue.tasks import NINE, Task, find_task
-from condenser_jax.methods import configure
-from condenser_jax.training.optimizers import check_rate
+from condenser_jax.glue.tasks import Task, find_task
+from condenser_jax.glue_plan import DROPOUT, Suite, cell_config, protocol_of, with_sections
 from condenser_jax.training.sharding import make_mesh, replicated
 from condenser_jax.training.workdir import Workdir, check_config, write_json
 from condenser_jax.warm_start import weights_identity
 from condenser_jax.whole_files import written_whole
 
 log = logging.getLogger("condenser_jax")
-METHOD, ALL = "classifier", "all"
 KEPT = {"data": "data", "init": "weights to start from", "tests": "test splits"}
 CELL, RESULTS, SUBMISSION = "cell.json", "results.json", "submission"
-SET_HERE = {  # keys of a run that are no one's to give: what is given instead
-    "objective.task": "tasks",
-    "optimizer.learning_rate": "learning_rates",
-    "training.steps": "epochs",
-    "training.eval_every": "epochs, each of which is evaluated",
-    "training.save_every": "epochs, each of which is saved",
-    "training.keep": "keep=True, for the checkpoints of all runs",
-}
-# Keys of a run that are the system, or the cell, or change no figure but by rounding.
-NOT_OF_THE_PROTOCOL = {
-    *("objective.name", "objective.task", "optimizer.learning_rate"),
-    *("data.source", "data.tokenizer", "data.vocab_size", "data.bad_share"),
-}
-WITHOUT = ("model", "compute", "mesh", "evaluation", "training")  # sections, but for these keys:
-DROPOUT = ("model.hidden_dropout", "model.attention_dropout")
-OF_THE_PROTOCOL = {*DROPOUT, "training.batch_size", "training.patience"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Which runs there are."""
-
-    tasks: str = ALL  # the nine, or names with commas
-    seeds: int = 5
-    epochs: int = 3
-    learning_rates: tuple[float, ...] = (5e-5,)
-    keep: bool = False  # the checkpoints of finished runs
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "epochs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
-        if not self.learning_rates:
-            raise UserError(
-                "learning_rates is empty; expected one rate, or several to choose from."
-            )
-        for rate in self.learning_rates:
-            check_rate("an item of suite.learning_rates", rate)
-        if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
-            raise UserError(
-                f"learning_rates is {self.learning_rates}; expected rates that differ in their "
-                "first six digits, which name the folders of their runs."
-            )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The tasks."""
-        names = tuple(NINE) if self.tasks == ALL else tuple(self.tasks.split(","))
-        return tuple(find_task(name.strip()).name for name in names)
-
-
-class Suite(NamedTuple):
-    """A grid, and what its runs share."""
-
-    grid: Grid
-    run: RunConfig
-
-
-def configure_suite(values: Mapping[str, Any]) -> Suite:
-    """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it.
-
-    Raises UserError for unknown keys and tasks, wrong types, another method than `classifier`, and
-    what the suite sets itself.
-    """
-    known = [field.name for field in dataclasses.fields(Grid)]
-    for key in values:
-        choose("configuration key", key, [*known, "run"])
-    run = configure(_without_what_is_set_here(values.get("run", {})))
-    if run.objective.name != METHOD:
-        raise UserError(f"run.objective.name is {run.objective.name!r}; tasks need a {METHOD}.")
-    grid = read_section(Grid, {key: values[key] for key in known if key in values}, "suite")
-    assert grid.names
-    return Suite(grid, run)
-
-
-def _without_what_is_set_here(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The section `run`, without keys that are left to the suite; raises UserError for others."""
-    sections = {k: dict(v) if isinstance(v, Mapping) else v for k, v in run.items()}
-    for key, instead in SET_HERE.items():
-        section, _, name = key.partition(".")
-        value = sections.get(section, {}).pop(name, None)
-        if value is not None:
-            raise UserError(
-                f"run.{key} is {value!r}, but a suite sets it for each of its runs; give {instead}."
-            )
-    return sections
 
 
 class Splits(NamedTuple):
@@ -160,7 +71,7 @@ def run_suite(
 def read_task(suite: Suite, name: str) -> Splits:
     """Reads the splits of a task; test splits that are not there are said, and left out."""
     task = find_task(name)
-    config = _with(suite.run, objective={"task": name})
+    config = with_sections(suite.run, objective={"task": name})
     train, dev = read_splits(config)
     tests = {}
     for test in task.tests:
@@ -177,17 +88,6 @@ def read_task(suite: Suite, name: str) -> Splits:
             log.info("no %s.tsv for the test server: %s", test.file, error)
     test_hashes = {file: hash_examples(examples) for file, examples in tests.items()}
     return Splits(len(train), hashes_of(train, dev), tests, test_hashes)
-
-
-def cell_config(suite: Suite, task: str, rate: float, seed: int, rows: int) -> RunConfig:
-    """The configuration of one run: as many epochs as asked, evaluated and saved after each."""
-    epoch = -(-rows // suite.run.training.batch_size)
-    steps = suite.grid.epochs * epoch
-    run = dataclasses.replace(suite.run, seed=seed)
-    training = {"steps": steps, "eval_every": epoch, "save_every": epoch, "keep": 1}
-    return _with(
-        run, objective={"task": task}, optimizer={"learning_rate": rate}, training=training
-    )
 
 
 def finish_cell(
@@ -277,24 +177,6 @@ def _hand_in(root: Path, cells: Mapping[Path, Cell]) -> None:
         write_submission(root / SUBMISSION, file.stem, file.read_text(encoding="utf-8"))
 
 
-def protocol_of(suite: Suite) -> dict[str, Any]:
-    """Everything but the system, the tasks and their data that moves a figure, as it was asked
-    for: a dropout of None is the checkpoint's, which `dropout_of` knows.
-    """
-    values = dataclasses.asdict(suite.run)
-    flat = {
-        f"{section}.{key}": value
-        for section, content in values.items()
-        if isinstance(content, dict)
-        for key, value in content.items()
-        if section not in WITHOUT or f"{section}.{key}" in OF_THE_PROTOCOL
-    }
-    flat = {key: value for key, value in flat.items() if key not in NOT_OF_THE_PROTOCOL}
-    grid = suite.grid
-    rates = list(grid.learning_rates)
-    return {"epochs": grid.epochs, "seeds": grid.seeds, "learning_rates": rates, **flat}
-
-
 def dropout_of(place: Path) -> dict[str, float]:
     """{key of the protocol: rate} that the encoder of a run has, whoever chose it."""
     backbone = read_facts(Workdir(place))["backbone"]
@@ -326,12 +208,3 @@ def read_results(root: str | Path) -> Results:
             f"{path} cannot be read as the results of launch/glue.py ({error}); name a --workdir "
             "of it that is finished"
         ) from error
-
-
-def _with(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
-    """A configuration with some keys changed."""
-    changed = {
-        name: dataclasses.replace(getattr(config, name), **values)
-        for name, values in sections.items()
-    }
-    return dataclasses.replace(config, **changed)

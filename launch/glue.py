@@ -28,7 +28,8 @@ def main() -> None:
     """Does the runs that are not done yet, and shows the table."""
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.glue.report import as_text
-    from condenser_jax.glue_suite import configure_suite, read_results, run_suite, write_results
+    from condenser_jax.glue_plan import configure_suite
+    from condenser_jax.glue_suite import read_results, run_suite, write_results
 
     enable_compilation_cache()
     suite = configure_suite(CONFIG.value.to_dict())

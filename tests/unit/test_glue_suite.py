@@ -11,17 +11,12 @@ import numpy as np
 import pytest
 from absl import flags
 
-from condenser_jax import command, environment, glue_suite
+from condenser_jax import command, environment, glue_plan, glue_suite
 from condenser_jax.errors import Preempted, UserError
 from condenser_jax.glue.report import Cell, Results, as_text, groups
 from condenser_jax.glue.submission import write_submission
-from condenser_jax.glue_suite import (
-    configure_suite,
-    protocol_of,
-    read_results,
-    run_suite,
-    write_results,
-)
+from condenser_jax.glue_plan import configure_suite, protocol_of
+from condenser_jax.glue_suite import read_results, run_suite, write_results
 from condenser_jax.training.workdir import Workdir, write_json
 from configs import glue_suite as file
 
@@ -193,7 +188,7 @@ def test_the_command_writes_its_tables_after_every_task(
 
     root = tmp_path / "runs"
     monkeypatch.setattr(glue_suite.runs, "train", die_in_the_second_task)
-    monkeypatch.setattr(glue_suite, "configure_suite", lambda values: suite())
+    monkeypatch.setattr(glue_plan, "configure_suite", lambda values: suite())
     script.CONFIG.value, script.WORKDIR.value = file.get_config("smoke"), str(root)
     with pytest.raises(Preempted):
         script.main()

@@ -21,6 +21,7 @@ ORDER = (
     ("config", "evaluation"),
     ("feeds", "chunking"),
     ("methods",),
+    ("glue_plan",),
     ("finished",),
     ("warm_start", "encoder_source"),
     ("teachers",),
