@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from condenser_jax.dense import encode_corpus, search_corpus
 from condenser_jax.errors import UserError
-from condenser_jax.retrieval.bm25 import Bm25, Bm25Options
+from condenser_jax.retrieval.bm25 import Bm25, Bm25Options, check_packages
 from condenser_jax.retrieval.collection import Collection, Run
 from condenser_jax.retrieval.metrics import PerQuery
 from condenser_jax.retrieval.own_passages import depth_for, without_own
 from condenser_jax.retrieval.trec import check_run, ranked, read_run, write_run
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
+from condenser_jax.tasks.models import name_models, open_each
 from condenser_jax.tasks.systems import BM25, report_systems
 
 log = logging.getLogger("condenser_jax")
@@ -39,6 +39,8 @@ def report_rankings(measured: Measured, options: Options) -> Report:
     """
     collection, found = measured.collection, dict[str, Run]()
     names = name_models([*options.models, *options.run], [BM25])
+    if options.bm25:
+        check_packages(_words(options))
     if options.trec:
         check_run("", chain(collection.queries.ids, collection.corpus.ids))
 
@@ -90,9 +92,7 @@ def _find_by_models(
     memory at a time, and its run can be read until the next is asked for.
     """
     depth = depth_for(collection.own, k)
-    poolings = pooling_of(list(models.values()), options.pooling)
-    for name, path in models.items():
-        encoder = open_encoder(path, poolings[path])
+    for name, encoder in open_each(models, options.pooling):
         with _kept(options.vectors, name) as directory:
             vectors = encode_corpus(
                 encoder, collection.corpus, directory, source=options.data, shows_progress=True
@@ -101,11 +101,15 @@ def _find_by_models(
             yield name, without_own(run, collection.own, k)
 
 
+def _words(options: Options) -> Bm25Options:
+    """How BM25 counts words."""
+    return Bm25Options(stop_words=options.english, stemming=options.english)
+
+
 def _find_by_words(collection: Collection, options: Options, k: int) -> Run:
     """What BM25 finds."""
-    how = Bm25Options(stop_words=options.english, stemming=options.english)
     depth = depth_for(collection.own, k)
-    by_words = Bm25(collection.corpus, how).search(collection.queries, depth)
+    by_words = Bm25(collection.corpus, _words(options)).search(collection.queries, depth)
     return without_own(by_words, collection.own, k)
 
 

@@ -15,7 +15,8 @@ from condenser_jax.retrieval import metrics, sentence_sources
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import DocstringPair
 from condenser_jax.retrieval.trec import read_run, write_run
-from condenser_jax.tasks import ranking, sentences
+from condenser_jax.tasks import models as opened
+from condenser_jax.tasks import ranking
 from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.models import name_models, pooling_of
 from condenser_jax.tasks.table import TASKS, check_flags, write_files
@@ -35,6 +36,15 @@ def models(tmp_path_factory):
     for seed, (name, pooling) in enumerate([(FIRST, "mean"), (SECOND, "cls")]):
         made = export_tiny(tmp_path_factory.mktemp(name), seed=seed, pooling=pooling)
         shutil.move(made, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bare(models, tmp_path_factory):
+    """A directory that does not say how its encoder pools."""
+    folder = shutil.copytree(models / FIRST, tmp_path_factory.mktemp("silent") / "bare")
+    for name in (CARD_FILE, "modules.json"):
+        (folder / name).unlink()
     return folder
 
 
@@ -167,8 +177,7 @@ def no_work(monkeypatch):
     def read(*_):
         raise AssertionError("a model was read")
 
-    for module in (ranking, sentences):
-        monkeypatch.setattr(module, "open_encoder", read)
+    monkeypatch.setattr(opened, "open_encoder", read)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +207,26 @@ def test_ids_that_no_run_can_hold_are_refused_before_the_work(models, data, tmp_
         file.write('{"_id": "p 40", "text": "one more"}\n')
     with pytest.raises(UserError, match="the id or tag 'p 40' holds white space"):
         TASKS["retrieval"].report(options(models, FIRST, data=f"beir:{folder}", trec=True))
+
+
+def test_a_stemmer_that_is_not_there_is_missed_before_the_work(models, data, no_work, monkeypatch):
+    monkeypatch.setitem(sys.modules, "Stemmer", None)
+    with pytest.raises(UserError, match="BM25 with stemming needs PyStemmer; pip install PyStemme"):
+        TASKS["retrieval"].report(options(models, FIRST, data=f"beir:{data}", english=True))
+
+
+@pytest.mark.parametrize(
+    ("task", "where", "split"), [("retrieval", "beir:{}", "test"), ("sts", "{}/sts", "dev")]
+)
+def test_a_mistake_in_the_last_model_is_told_before_the_first_encodes(
+    models, bare, data, monkeypatch, task, where, split
+):
+    monkeypatch.setattr(Encoder, "encode", None)
+    flags = {"data": where.format(data), "split": split, "bm25": False}
+    with pytest.raises(UserError, match="typo' is neither a directory here nor a hub id that can"):
+        TASKS[task].report(options(models, FIRST, SECOND, "typo", **flags))
+    with pytest.raises(UserError, match="bare says how this encoder pools .* name it: cls for a"):
+        TASKS[task].report(options(models, FIRST, bare, **flags))
 
 
 def test_results_of_queries_are_kept_and_read_back_to_compare_with(searched, models, data):
@@ -263,10 +292,7 @@ def test_models_of_the_same_name_go_by_their_paths_and_are_taken_once():
     assert ranking.file_name("/my models/a") == "my_models_a"
 
 
-def test_pooling_is_asked_of_the_models_that_do_not_say_it(models, tmp_path):
-    bare = shutil.copytree(models / FIRST, tmp_path / "bare")
-    for name in (CARD_FILE, "modules.json"):
-        (bare / name).unlink()
+def test_pooling_is_asked_of_the_models_that_do_not_say_it(models, bare):
     paths = [str(models / FIRST), str(bare)]
     assert pooling_of(paths, "cls") == {paths[0]: None, paths[1]: "cls"}
     assert pooling_of(paths[:1], "cls") == {paths[0]: "cls"}  # which its card will refuse
