@@ -17,6 +17,7 @@ from condenser_jax.retrieval.bm25 import Bm25
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.mining import Mined, MiningOptions, Ranking, join, mine
 from condenser_jax.retrieval.training_texts import TrainingTexts, open_training, write_tevatron
+from condenser_jax.whole_files import check_file
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 
@@ -71,7 +72,7 @@ def mine_file(
 
 def check_wishes(output: str | Path, has_ranking: bool) -> None:
     """Raises UserError, with both mistakes where there are two, for an output that is no training
-    file and for nothing to mine with.
+    file and for nothing to mine with; and for an output that cannot be written.
     """
     wrong = []
     if not str(output).endswith(ENDINGS):
@@ -80,6 +81,7 @@ def check_wishes(output: str | Path, has_ranking: bool) -> None:
         wrong.append("there is nothing to mine with; name --model, or --bm25, or both")
     if wrong:
         raise UserError(". Also, ".join(wrong))
+    check_file(output, "--output")
 
 
 def check_fine_tuned(encoder: Encoder) -> None:
