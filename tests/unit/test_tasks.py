@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from condenser_jax import Encoder
+from condenser_jax import Encoder, vectors
+from condenser_jax.dense import encode_corpus, open_texts
 from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import CARD_FILE
 from condenser_jax.retrieval import metrics, sentence_sources
@@ -251,8 +252,26 @@ def test_vectors_are_kept_where_the_user_says_and_used_again(models, data, tmp_p
     first = TASKS["retrieval"].report(options(models, FIRST, **flags)).figures
     assert (tmp_path / "vectors" / FIRST / "card.json").is_file() and not first["compared"]
     assert "Recall@10" in first["systems"][FIRST] and "Recall@100" not in first["systems"][FIRST]
-    monkeypatch.setattr(ranking.encode_corpus.__globals__["stored"], "write_shard", None)
+    monkeypatch.setattr(vectors, "write_shard", None)
     assert TASKS["retrieval"].report(options(models, FIRST, **flags)).figures == first
+
+
+def test_vectors_that_encode_wrote_are_those_of_the_one_model(
+    models, encoder, data, tmp_path, monkeypatch
+):
+    """In whatever form, and by whatever spelling of the source."""
+    corpus, where = open_texts(f"beir:{data}"), tmp_path / "v"
+    encode_corpus(encoder, corpus, where, source="beir:x/", dtype="bfloat16", shard_rows=16)
+    flags = {"data": f"beir:{data}", "vectors": str(where), "bm25": False}
+    there = sorted(where.iterdir())
+    monkeypatch.setattr(vectors, "write_shard", None)
+    figures = TASKS["retrieval"].report(options(models, FIRST, **flags)).figures
+    assert list(figures["systems"]) == [FIRST] and sorted(where.iterdir()) == there
+    with pytest.raises(UserError, match="v holds other vectors: .*weights_hash"):
+        TASKS["retrieval"].report(options(models, SECOND, **flags))
+    monkeypatch.setattr(Encoder, "encode", None)
+    with pytest.raises(UserError, match="v holds the vectors of one model, and there are 2; name"):
+        TASKS["retrieval"].report(options(models, FIRST, SECOND, **flags))
 
 
 def test_an_answer_counts_wherever_it_stands(models, data):
