@@ -10,6 +10,14 @@ from flag_types import count, limit, listed, share
 LABELS, BATCHES, WRONG = (500, 2000, ALL), (8, 32, 128), (0.0, 0.2, 0.4)
 SCRATCH_RATE, CHECKPOINT_RATE = 2e-3, 1e-4  # of pre-training
 BATCH = 32
+SMOKE = {  # what is not said otherwise
+    "source": "docstrings:jax",
+    "collection": "docstrings:jax",
+    "steps": 10,
+    "examples": 320,
+    "seeds": 1,
+    "labels": (50, ALL),
+}
 MAIN = (START, "mlm", "condenser", "cocondenser")
 ABLATIONS: dict[str, dict[str, Any]] = {
     "condenser-early-layer-0": {"early_layer": 0},
@@ -43,11 +51,11 @@ def flags(description: str) -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
     parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
     args = parser.parse_args()
+    if args.smoke:
+        parser.set_defaults(**SMOKE)
+        args = parser.parse_args()
     if max(args.batches) > args.examples:
         parser.error(f"--examples={args.examples} is less than a batch of {max(args.batches)}")
-    if args.smoke:
-        args.source = args.collection = "docstrings:jax"
-        args.steps, args.examples, args.seeds, args.labels = 10, 320, 1, (50, ALL)
     args.learning_rate = args.learning_rate or (CHECKPOINT_RATE if args.init else SCRATCH_RATE)
     return args
 

@@ -48,7 +48,13 @@ from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.errors import Preempted, UserError  # noqa: E402
 from condenser_jax.pipeline.steps import Pipeline, Step  # noqa: E402
 
-IN_SMOKE = ("separate", JOINT, KL_ALONE, "uniform-samples", "kd", "minilmv2")
+SMOKE = {  # what is not said otherwise
+    "size": "smoke",
+    "seeds": 1,
+    "source": "docstrings:jax,numpy",
+    "least_accuracy": 0.0,
+    "methods": ",".join(("separate", JOINT, KL_ALONE, "uniform-samples", "kd", "minilmv2")),
+}
 FIGURES = ("heldout_teacher/auc", "heldout_uniform/auc", "heldout_teacher/cosine")
 GLUE_RATES = (1e-3, 2e-3)  # at rates of large checkpoints small students learn too little
 Rows = dict[str, list[dict[str, float]]]
@@ -169,9 +175,8 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
     args = parser.parse_args()
     if args.smoke:
-        args.size, args.seeds = "smoke", 1
-        args.source, args.least_accuracy = "docstrings:jax,numpy", 0.0
-        args.methods = args.methods or ",".join(IN_SMOKE)
+        parser.set_defaults(**SMOKE)
+        args = parser.parse_args()
     assert args.size in SIZES
     return args
 

@@ -79,6 +79,14 @@ def reading_options(given: Mapping[str, flags.FlagHolder]) -> "CollectionOptions
     return CollectionOptions(**{name: flag.value for name, flag in given.items()})
 
 
+def refuse_idle(reason: str, *idle: flags.FlagHolder) -> None:
+    """Raises UserError for those of the flags that were given, which nothing would read."""
+    given = [f"--{flag.name}" for flag in idle if flag.present]
+    if given:
+        them = "it" if len(given) == 1 else "them"
+        raise UserError(f"{' and '.join(given)} would be ignored: {reason}; leave {them} out")
+
+
 def default_workdir() -> Path:
     """runs/condenser for --config=configs/condenser.py, runs/condenser-smoke for its variant."""
     name, _, variant = (_config_path(sys.argv) or "").partition(":")

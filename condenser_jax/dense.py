@@ -6,6 +6,7 @@ the agreement on what is encoded; all of them see the output.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -93,6 +94,24 @@ def encode_corpus(
             stored.write_shard(directory, card, shard, found)
     wait_for_all("vectors encoded")
     return open_vectors(directory)
+
+
+def encode_as_kept(
+    encoder: Encoder,
+    texts: Texts,
+    directory: str | Path,
+    *,
+    source: str,
+    shows_progress: bool = False,
+) -> Vectors:
+    """`encode_corpus` of passages for whoever takes their vectors in any form: what lies in the
+    directory is used or gone on with, whatever dtype, size of shards and spelling of the source
+    were asked for there.
+    """
+    form: dict[str, Any] = {"source": source}
+    if known := stored.known_card(directory):
+        form = {name: getattr(known, name) for name in ("source", "dtype", "shard_rows")}
+    return encode_corpus(encoder, texts, directory, shows_progress=shows_progress, **form)
 
 
 def search_corpus(

@@ -4,19 +4,18 @@ found becomes hard negatives, beside those of BM25 or without them, and a traini
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from condenser_jax import vectors as stored
 from condenser_jax.data.progress import Progress
-from condenser_jax.dense import encode_corpus, search_corpus
+from condenser_jax.dense import encode_as_kept, search_corpus
 from condenser_jax.encoder import Encoder
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.bm25 import Bm25
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.mining import Mined, MiningOptions, Ranking, join, mine
 from condenser_jax.retrieval.training_texts import TrainingTexts, open_training, write_tevatron
+from condenser_jax.whole_files import check_file
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 
@@ -71,7 +70,7 @@ def mine_file(
 
 def check_wishes(output: str | Path, has_ranking: bool) -> None:
     """Raises UserError, with both mistakes where there are two, for an output that is no training
-    file and for nothing to mine with.
+    file and for nothing to mine with; and for an output that cannot be written.
     """
     wrong = []
     if not str(output).endswith(ENDINGS):
@@ -80,6 +79,7 @@ def check_wishes(output: str | Path, has_ranking: bool) -> None:
         wrong.append("there is nothing to mine with; name --model, or --bm25, or both")
     if wrong:
         raise UserError(". Also, ".join(wrong))
+    check_file(output, "--output")
 
 
 def check_fine_tuned(encoder: Encoder) -> None:
@@ -101,12 +101,8 @@ def rank_by_vectors(
     shows_progress: bool,
 ) -> Ranking:
     """The best passages of each query by dot product; vectors of the passages are kept."""
-    known = stored.known_card(directory)
-    form: dict[str, Any] = {"source": source}
-    if known:  # as whoever encoded them wanted it
-        form = {name: getattr(known, name) for name in ("source", "dtype", "shard_rows")}
-    passages = encode_corpus(
-        encoder, texts.passages, directory, shows_progress=shows_progress, **form
+    passages = encode_as_kept(
+        encoder, texts.passages, directory, source=source, shows_progress=shows_progress
     )
     run = search_corpus(encoder, passages, texts.queries, depth, shows_progress=shows_progress)
     return Ranking(*run.hits)

@@ -1,4 +1,6 @@
-"""Files and folders that are whole or not there, however their writing or removal ends."""
+"""Files and folders that are whole or not there, however their writing or removal ends; and whether
+a place can be written, to be asked before the work that is to lie there.
+"""
 
 import gzip
 import os
@@ -7,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, cast
+
+from condenser_jax.errors import UserError
 
 
 @contextmanager
@@ -39,3 +43,25 @@ def remove_whole(folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     shutil.rmtree(aside)
+
+
+def check_file(path: str | Path, flag: str) -> None:
+    """Raises UserError for a file that cannot be written at `path`, the value of `flag`."""
+    if Path(path).is_dir():
+        raise UserError(f"{flag}={path} is a folder; name a file in it")
+    check_folder(Path(path).parent, f"{flag}={path}", flag)
+
+
+def check_folder(path: str | Path, name: str, flag: str) -> None:
+    """Raises UserError for a folder that cannot be written or made. `name` is what lies there, in
+    the user's words, and `flag` where it was named.
+    """
+    place = Path(path).absolute()
+    while not place.exists() and not place.parent.is_file():
+        place = place.parent
+    if not place.exists():
+        raise UserError(f"{name} cannot be made: {place.parent} is a file; name another {flag}")
+    if not place.is_dir():
+        raise UserError(f"{name} cannot be made: {place} is a file; name another {flag}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{name} cannot be written: {place} is read-only; name another {flag}")

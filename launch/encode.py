@@ -42,12 +42,18 @@ def main() -> None:
     from condenser_jax.encoder import Encoder, default_dtype
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import UserError
+    from condenser_jax.whole_files import check_folder
 
     if not MODEL.value or not CORPUS.value or not OUTPUT.value:
         raise UserError(
             "--model, --corpus and --output are all needed: --model=my-encoder "
             "--corpus=beir:my/scifact --output=vectors"
         )
+    if KIND.value == "passage":
+        command.refuse_idle("passages belong to no split", SPLIT)
+    if Path(CORPUS.value).expanduser().is_file():
+        command.refuse_idle(f"{CORPUS.value} is a file and has no splits", SPLIT)
+    check_folder(OUTPUT.value, f"--output={OUTPUT.value}", "--output")
     enable_compilation_cache()
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # texts of one process: no workers to share with
     encoder = Encoder.load(

@@ -59,21 +59,36 @@ READ = {
 READING = command.reading_flags()
 
 
+def check_idle() -> None:
+    """Raises UserError for a flag that the task reads, and that is ignored beside the others."""
+    if Path(READ["data"].value).expanduser().is_file():
+        command.refuse_idle(f"{READ['data'].value} is a file and has no splits", READ["split"])
+    if not READ["bm25"].value:
+        command.refuse_idle("--bm25=false leaves BM25 out", READ["english"])
+    if READ["run"].value and not MODEL.value:
+        command.refuse_idle("there is no --model", READ["pooling"], READ["vectors"])
+        if not READ["bm25"].value:
+            command.refuse_idle("all runs are written, and nothing else is searched", READ["trec"])
+
+
 def main() -> None:
     """Measures the models, prints the table and writes the files."""
     from condenser_jax.environment import enable_compilation_cache
     from condenser_jax.errors import choose
     from condenser_jax.tasks.contract import Options
-    from condenser_jax.tasks.table import TASKS, check_flags, write_files
+    from condenser_jax.tasks.table import TASKS, check_flags, check_prefix, write_files
 
     enable_compilation_cache()
     task = TASKS[choose("task", TASK.value, TASKS)]
     check_flags(TASK.value, [name for name, flag in (READ | READING).items() if flag.present])
+    check_idle()
+    prefix = Path(OUTPUT.value or TASK.value)
+    check_prefix(prefix)
     options = {name: flag.value for name, flag in READ.items() if name in task.flags}
     reading = command.reading_options(READING)
     report = task.report(Options(models=tuple(MODEL.value), reading=reading, **options))
     print(report.table)
-    written = write_files(report, Path(OUTPUT.value or TASK.value))
+    written = write_files(report, prefix)
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 

@@ -45,11 +45,16 @@ def main() -> None:
     from condenser_jax.errors import UserError
     from condenser_jax.mine import check_wishes, mine_file
     from condenser_jax.retrieval.mining import MiningOptions
+    from condenser_jax.retrieval.training_texts import TEVATRON
 
     if not DATA.value or not OUTPUT.value:
         raise UserError(
             "--data and --output are both needed: --data=beir:my/scifact --output=hard.jsonl"
         )
+    if not MODEL.value:
+        command.refuse_idle("there is no --model", VECTORS, POOLING, FORCE)
+    if DATA.value.startswith(f"{TEVATRON}:"):
+        command.refuse_idle("a training file has no splits", SPLIT)
     check_wishes(OUTPUT.value, bool(MODEL.value) or BM25.value)  # before a model is read
     options = MiningOptions(DEPTH.value, NEGATIVES.value, MARGIN.value, SHARE.value, SEED.value)
     encoder = None

@@ -38,12 +38,16 @@ def main() -> None:
     from condenser_jax.errors import UserError
     from condenser_jax.retrieval.trec import check_run, write_run
     from condenser_jax.vectors import open_vectors
+    from condenser_jax.whole_files import check_file
 
     if not MODEL.value or not VECTORS.value or not QUERIES.value:
         raise UserError(
             "--model, --vectors and --queries are all needed: --model=my-encoder "
             "--vectors=vectors --queries=beir:my/scifact"
         )
+    if Path(QUERIES.value).expanduser().is_file():
+        command.refuse_idle(f"{QUERIES.value} is a file and has no splits", SPLIT)
+    check_file(OUTPUT.value, "--output")
     enable_compilation_cache()
     vectors = open_vectors(VECTORS.value)
     queries = open_texts(QUERIES.value, "query", SPLIT.value, command.reading_options(READING))

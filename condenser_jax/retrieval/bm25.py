@@ -101,6 +101,14 @@ class Bm25:
         return rows[order], scores[rows][order]
 
 
+def check_packages(options: Bm25Options) -> None:
+    """Raises UserError for stemming without its package: to be asked before work that else would be
+    lost.
+    """
+    if options.stemming:
+        _stemmer()
+
+
 def _stemmer() -> Callable[[str], Any]:
     try:
         import Stemmer

@@ -107,11 +107,14 @@ def search_vectors(
 
 
 def check_wishes(k: int, recall: float = 0.0) -> None:
-    """Raises UserError for a k that is not positive, and a recall that is not within 0 and 1."""
+    """Raises UserError for a k that is not positive, and a recall that is not from 0 to below 1."""
     if k < 1:
         raise UserError(f"k {k} asks for no passage; use 1 or more")
     if not 0 <= recall < 1:
-        raise UserError(f"recall {recall:g} is not within 0 and 1; 0 searches exactly")
+        raise UserError(
+            f"approximate {recall:g} is no share of the true best to aim at; expected from 0 to "
+            "below 1, e.g. 0.95, or leave it out (0) to find all of them"
+        )
 
 
 def block_rows(corpus: Corpus, mesh: Mesh, block: int = 0) -> int:

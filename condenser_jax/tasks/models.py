@@ -1,7 +1,7 @@
 """The models that a task looks at: runs, directories of Hugging Face's format or hub ids alike."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +56,18 @@ def pooling_of(paths: Sequence[str], pooling: str | None) -> dict[str, str | Non
 def open_encoder(path: str, pooling: str | None = None) -> Encoder:
     """A model as an encoder of texts, in the dtype of the device."""
     return Encoder.load(path, pooling=pooling, dtype=default_dtype())
+
+
+def open_each(models: Mapping[str, str], pooling: str | None) -> Iterator[tuple[str, Encoder]]:
+    """Yields every name with its encoder, which is read when it is its turn, so that one is in
+    memory. What is wrong with a later one is told before the first is used: each is opened once
+    for that, and dropped.
+    """
+    poolings = pooling_of(list(models.values()), pooling)
+    for path in list(models.values())[1:]:
+        open_encoder(path, poolings[path])
+    for name, path in models.items():
+        yield name, open_encoder(path, poolings[path])
 
 
 def read_weights(path: str, name: str) -> Weights:

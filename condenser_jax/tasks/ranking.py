@@ -8,16 +8,17 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from condenser_jax.dense import encode_corpus, search_corpus
+from condenser_jax.dense import encode_as_kept, search_corpus
 from condenser_jax.errors import UserError
-from condenser_jax.retrieval.bm25 import Bm25, Bm25Options
+from condenser_jax.retrieval.bm25 import Bm25, Bm25Options, check_packages
 from condenser_jax.retrieval.collection import Collection, Run
 from condenser_jax.retrieval.metrics import PerQuery
 from condenser_jax.retrieval.own_passages import depth_for, without_own
 from condenser_jax.retrieval.trec import check_run, ranked, read_run, write_run
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
+from condenser_jax.tasks.models import name_models, open_each
 from condenser_jax.tasks.systems import BM25, report_systems
+from condenser_jax.vectors import known_card
 
 log = logging.getLogger("condenser_jax")
 
@@ -35,10 +36,12 @@ class Measured(NamedTuple):
 
 def report_rankings(measured: Measured, options: Options) -> Report:
     """The report of all systems: models in their order, then runs, then BM25. What can be refused
-    is refused before the first of them is encoded.
+    is refused before the first of them encodes, but for vectors of a later one that are not its.
     """
     collection, found = measured.collection, dict[str, Run]()
     names = name_models([*options.models, *options.run], [BM25])
+    if options.bm25:
+        check_packages(_words(options))
     if options.trec:
         check_run("", chain(collection.queries.ids, collection.corpus.ids))
 
@@ -90,30 +93,51 @@ def _find_by_models(
     memory at a time, and its run can be read until the next is asked for.
     """
     depth = depth_for(collection.own, k)
-    poolings = pooling_of(list(models.values()), options.pooling)
-    for name, path in models.items():
-        encoder = open_encoder(path, poolings[path])
-        with _kept(options.vectors, name) as directory:
-            vectors = encode_corpus(
+    places = _places(options.vectors, list(models))
+    for name, encoder in open_each(models, options.pooling):
+        with _kept(places[name]) as directory:
+            vectors = encode_as_kept(
                 encoder, collection.corpus, directory, source=options.data, shows_progress=True
             )
             run = search_corpus(encoder, vectors, collection.queries, depth, shows_progress=True)
             yield name, without_own(run, collection.own, k)
 
 
+def _words(options: Options) -> Bm25Options:
+    """How BM25 counts words."""
+    return Bm25Options(stop_words=options.english, stemming=options.english)
+
+
 def _find_by_words(collection: Collection, options: Options, k: int) -> Run:
     """What BM25 finds."""
-    how = Bm25Options(stop_words=options.english, stemming=options.english)
     depth = depth_for(collection.own, k)
-    by_words = Bm25(collection.corpus, how).search(collection.queries, depth)
+    by_words = Bm25(collection.corpus, _words(options)).search(collection.queries, depth)
     return without_own(by_words, collection.own, k)
 
 
+def _places(vectors: str, names: Sequence[str]) -> dict[str, Path | None]:
+    """Where the user wants the vectors of each model: in a folder of its name, or, of one model,
+    where some lie already (launch/encode.py's); None for nowhere. Raises UserError for vectors of
+    one model where there are several.
+    """
+    if not vectors:
+        return dict.fromkeys(names)
+    root = Path(vectors).expanduser()
+    if known_card(root) is None:
+        return {name: root / file_name(name) for name in names}
+    if len(names) > 1:
+        raise UserError(
+            f"--vectors={vectors} holds the vectors of one model, and there are {len(names)}; "
+            "name that --model alone, or another directory, in which each has its own"
+        )
+    return dict.fromkeys(names, root)
+
+
 @contextmanager
-def _kept(vectors: str, name: str) -> Iterator[Path]:
+def _kept(place: Path | None) -> Iterator[Path]:
     """Where a model's vectors go: kept if the user names a place, else gone afterwards."""
-    if vectors:
-        yield Path(vectors).expanduser() / file_name(name)
+    if place:
+        yield place
         return
     with tempfile.TemporaryDirectory(prefix="condenser_jax-") as directory:
         yield Path(directory) / "vectors"

@@ -6,7 +6,7 @@ import numpy as np
 
 from condenser_jax.data.progress import Progress
 from condenser_jax.tasks.contract import Options
-from condenser_jax.tasks.models import name_models, open_encoder, pooling_of
+from condenser_jax.tasks.models import name_models, open_each
 
 
 def numbered(rows: Sized) -> list[str]:
@@ -21,13 +21,11 @@ def encode_columns(
     encoded once, as a passage, however often it occurs.
     """
     models = name_models(options.models)
-    poolings = pooling_of(list(models.values()), options.pooling)
     numbers = {
         text: number for number, text in enumerate(dict.fromkeys(t for r in rows for t in r))
     }
     columns = np.array([[numbers[text] for text in row] for row in rows]).T
-    for name, path in models.items():
-        encoder = open_encoder(path, poolings[path])
+    for name, encoder in open_each(models, options.pooling):
         with Progress("encode", True, len(numbers)) as bar:
             vectors = encoder.encode(list(numbers), advance=bar.advance)
         yield name, [vectors[column] for column in columns]

@@ -16,6 +16,7 @@ from condenser_jax.tasks.retrieval import report_retrieval
 from condenser_jax.tasks.sections import report_sections
 from condenser_jax.tasks.sts import report_sts
 from condenser_jax.training.workdir import write_json
+from condenser_jax.whole_files import check_folder
 
 READING = tuple(field.name for field in fields(CollectionOptions))  # how data are read
 SENTENCES = ("data", "split", "pooling", "baseline", *READING)
@@ -37,6 +38,11 @@ def check_flags(task: str, given: Sequence[str]) -> None:
         if name not in TASKS[task].flags:
             known = ", ".join(f"--{flag}" for flag in TASKS[task].flags)
             raise UserError(f"--{name} means nothing to task {task}; it reads {known}")
+
+
+def check_prefix(prefix: Path) -> None:
+    """Raises UserError where `write_files` cannot write, before the work."""
+    check_folder(prefix.parent, f"--output={prefix}", "--output")
 
 
 def write_files(report: Report, prefix: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from condenser_jax.errors import UserError
+from condenser_jax.whole_files import check_folder
 
 # Keys, or whole sections with a trailing dot, that may differ when a run goes on: they change the
 # form of the computation, what is reported and how often, but not what is learned.
@@ -134,7 +135,7 @@ def open_workdir(
 def check_workdir(path: str | Path, config: Mapping[str, Any]) -> None:
     """Raises UserError as `open_workdir` does, as far as can be told without the data."""
     workdir = Workdir(Path(path))
-    _check_writable(workdir)
+    check_folder(workdir.root, f"work directory {workdir.root}", "--workdir")
     if workdir.is_started:
         check_config(workdir, _as_json(config))
     elif not workdir.config.is_file():
@@ -177,23 +178,6 @@ def cut_metrics(path: Path, offset: int) -> None:
     """
     if path.exists() and path.stat().st_size > offset:
         os.truncate(path, offset)  # one system call: a kill comes before it or after it
-
-
-def _check_writable(workdir: Workdir) -> None:
-    """Raises UserError before hours of preparation, not after them."""
-    place = workdir.root.absolute()
-    while not place.exists() and place != place.parent and not os.path.isfile(place.parent):
-        place = place.parent
-    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(
-            f"work directory {workdir.root} cannot be written: {place} is read-only; "
-            "name another --workdir"
-        )
-    if not place.exists():
-        raise UserError(
-            f"work directory {workdir.root} cannot be made: {place.parent} is a file; "
-            "name another --workdir"
-        )
 
 
 @contextmanager

@@ -39,6 +39,13 @@ def chosen(claims, monkeypatch, *flags):
     return claims.flags("")
 
 
+def test_what_is_given_beside_smoke_is_not_ignored(claims, monkeypatch):
+    given = chosen(claims, monkeypatch, "--smoke", "--steps=20", "--labels=7", "--batches=8")
+    assert (given.steps, given.labels, given.batches) == (20, (7,), (8,))
+    assert (given.seeds, given.source, given.collection) == (1, "docstrings:jax", "docstrings:jax")
+    assert chosen(claims, monkeypatch, "--smoke").labels == (50, claims.ALL)
+
+
 def test_another_collection_or_a_checkpoint_has_a_section_of_its_own(report):
     def asked(init, collection):
         return report.section_of(types.SimpleNamespace(init=init, collection=collection))

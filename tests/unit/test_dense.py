@@ -174,7 +174,11 @@ def test_impossible_vectors_are_refused(encoder, tmp_path, options, message):
             {"recall": 0.9, "index": "flat"},
             "approximate 0.9 is a wish to the search of the vec",
         ),
-        ({"recall": 1.5}, "recall 1.5 is not within 0 and 1; 0 searches exactly"),
+        (
+            {"recall": 1.0},
+            r"approximate 1 is no share of .*; expected from 0 to below 1, e.g. 0.95",
+        ),
+        ({"recall": -0.1}, r"approximate -0.1 is no share .* or leave it out \(0\) to find all of"),
         ({"index": "hsnw"}, "unknown index 'hsnw'; did you mean 'hnsw'"),
     ],
 )

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import types
 
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 from jax.interpreters.partial_eval import dce_jaxpr
@@ -14,12 +16,14 @@ from condenser_jax.objectives import condenser, mlm
 from condenser_jax.objectives.condenser import CondenserConfig
 from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.mlm import MlmConfig
+from condenser_jax.objectives.retriever import TextEncoder
 from condenser_jax.training.distillation_flops import distillation_flops, tutor_kd_flops
-from condenser_jax.training.flops import train_flops_per_token
+from condenser_jax.training.flops import encode_flops, train_flops_per_token
 from condenser_jax.training.state import create_state
 from condenser_jax.training.step import dials_of, make_step
 from tests.distillation import frozen_teacher
 from tests.helpers import masked_batch, tiny_backbone
+from tests.text_batches import batch_of
 
 BACKBONE = tiny_backbone(num_layers=3)
 ROWS, LENGTH, MASK_RATE = 2, 40, 0.15
@@ -48,12 +52,17 @@ def _stated(module, options, lean: bool) -> float:
     """Operations per token of the loss and its gradients, as traced (nothing is compiled)."""
     objective = module.build(BACKBONE, ComputeConfig(lean=lean), options)
     batch = masked_batch(BACKBONE, ROWS, LENGTH, MASK_RATE)
+    return _of_gradients(objective, batch) / (ROWS * LENGTH)
+
+
+def _of_gradients(objective, batch) -> int:
+    """Operations of the loss of a batch and its gradients, as traced."""
     params = jax.eval_shape(lambda key: objective.init(key, {}), jax.random.key(0))
 
     def loss(params):
         return objective.losses(params, {}, batch, objective.counts(batch), None)["train"].value
 
-    return _products(jax.make_jaxpr(jax.grad(loss))(params).jaxpr) / (ROWS * LENGTH)
+    return _products(jax.make_jaxpr(jax.grad(loss))(params).jaxpr)
 
 
 @pytest.mark.parametrize("lean", [True, False])
@@ -70,6 +79,46 @@ def test_the_count_on_paper_is_that_of_the_traced_program(module, options, lean)
     assert counted == _stated(module, options, lean)
     other = dataclasses.replace(BACKBONE, num_layers=4)
     assert train_flops_per_token(other, options, LENGTH, MASK_RATE, lean) != counted
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_vector_is_counted_as_it_is_traced_of_the_last_layer_the_cls_alone(pooling):
+    """All rows of the last layer would give the same vectors."""
+    encoder = TextEncoder(BACKBONE, ComputeConfig(), pooling, False)
+    params = jax.eval_shape(encoder.init, jax.random.key(0))
+    ids = jnp.ones((ROWS, LENGTH), jnp.int32)
+    traced = jax.make_jaxpr(lambda params: encoder(params, ids, ids, None))(params).jaxpr
+    assert _products(traced) == ROWS * encode_flops(BACKBONE, LENGTH, pooling)
+    assert encode_flops(BACKBONE, LENGTH, "cls") < encode_flops(BACKBONE, LENGTH, "mean")
+
+
+QUERIES, GROUP = 4, 3
+CONTRAST = 3 * 2 * QUERIES * QUERIES * GROUP * BACKBONE.hidden_size  # the scores, not counted
+
+
+@pytest.mark.parametrize(
+    ("method", "choices", "length", "tokens", "uncounted"),
+    [
+        ("retriever", {}, 0, 7 + GROUP * 11, CONTRAST),
+        ("retriever", {"pooling": "mean"}, 0, 7 + GROUP * 11, CONTRAST),
+        ("similarity", {}, 7, 2 * 7, 0),
+        ("similarity", {"pooling": "mean"}, 7, 2 * 7, 0),
+        ("sections", {}, 7, 3 * 7, 0),
+        ("classifier", {}, 16, 16, 0),
+    ],
+)
+def test_a_step_of_fine_tuning_is_counted_as_it_is_traced(
+    method, choices, length, tokens, uncounted
+):
+    """A row of `batch_of` has so many tokens."""
+    options = METHODS[method].options(**choices)
+    data = {"query_length": 7, "passage_length": 11, "group": GROUP, "max_length": length}
+    config = types.SimpleNamespace(data=types.SimpleNamespace(**data), objective=options)
+    counted = QUERIES * tokens * METHODS[method].flops(BACKBONE, config)
+    objective = METHODS[method].build(BACKBONE, ComputeConfig(), options)
+    stated = _of_gradients(objective, batch_of(method, BACKBONE, QUERIES))
+    assert stated == counted + uncounted
+    assert uncounted < stated / 1000
 
 
 TEACHER = Teacher(tiny_backbone(num_layers=4, hidden_size=12))

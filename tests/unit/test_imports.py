@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[2]
 
 # A part imports itself and what stands in lines above; parts of one line do not know each other.
 ORDER = (
-    ("types", "errors", "environment", "whole_files"),
-    ("axes", "cluster", "precision", "supervisor"),
+    ("types", "errors", "environment"),
+    ("axes", "cluster", "precision", "supervisor", "whole_files"),
     ("models", "losses", "data", "plotting", "search"),
     ("retrieval",),
     ("glue",),

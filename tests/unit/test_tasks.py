@@ -8,14 +8,16 @@ import sys
 import numpy as np
 import pytest
 
-from condenser_jax import Encoder
+from condenser_jax import Encoder, vectors
+from condenser_jax.dense import encode_corpus, open_texts
 from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import CARD_FILE
 from condenser_jax.retrieval import metrics, sentence_sources
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import DocstringPair
 from condenser_jax.retrieval.trec import read_run, write_run
-from condenser_jax.tasks import ranking, sentences
+from condenser_jax.tasks import models as opened
+from condenser_jax.tasks import ranking
 from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.models import name_models, pooling_of
 from condenser_jax.tasks.table import TASKS, check_flags, write_files
@@ -35,6 +37,15 @@ def models(tmp_path_factory):
     for seed, (name, pooling) in enumerate([(FIRST, "mean"), (SECOND, "cls")]):
         made = export_tiny(tmp_path_factory.mktemp(name), seed=seed, pooling=pooling)
         shutil.move(made, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bare(models, tmp_path_factory):
+    """A directory that does not say how its encoder pools."""
+    folder = shutil.copytree(models / FIRST, tmp_path_factory.mktemp("silent") / "bare")
+    for name in (CARD_FILE, "modules.json"):
+        (folder / name).unlink()
     return folder
 
 
@@ -167,8 +178,7 @@ def no_work(monkeypatch):
     def read(*_):
         raise AssertionError("a model was read")
 
-    for module in (ranking, sentences):
-        monkeypatch.setattr(module, "open_encoder", read)
+    monkeypatch.setattr(opened, "open_encoder", read)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +210,26 @@ def test_ids_that_no_run_can_hold_are_refused_before_the_work(models, data, tmp_
         TASKS["retrieval"].report(options(models, FIRST, data=f"beir:{folder}", trec=True))
 
 
+def test_a_stemmer_that_is_not_there_is_missed_before_the_work(models, data, no_work, monkeypatch):
+    monkeypatch.setitem(sys.modules, "Stemmer", None)
+    with pytest.raises(UserError, match="BM25 with stemming needs PyStemmer; pip install PyStemme"):
+        TASKS["retrieval"].report(options(models, FIRST, data=f"beir:{data}", english=True))
+
+
+@pytest.mark.parametrize(
+    ("task", "where", "split"), [("retrieval", "beir:{}", "test"), ("sts", "{}/sts", "dev")]
+)
+def test_a_mistake_in_the_last_model_is_told_before_the_first_encodes(
+    models, bare, data, monkeypatch, task, where, split
+):
+    monkeypatch.setattr(Encoder, "encode", None)
+    flags = {"data": where.format(data), "split": split, "bm25": False}
+    with pytest.raises(UserError, match="typo' is neither a directory here nor a hub id that can"):
+        TASKS[task].report(options(models, FIRST, SECOND, "typo", **flags))
+    with pytest.raises(UserError, match="bare says how this encoder pools .* name it: cls for a"):
+        TASKS[task].report(options(models, FIRST, bare, **flags))
+
+
 def test_results_of_queries_are_kept_and_read_back_to_compare_with(searched, models, data):
     report, files = searched
     kept = files["found.per_query.json"]
@@ -222,8 +252,26 @@ def test_vectors_are_kept_where_the_user_says_and_used_again(models, data, tmp_p
     first = TASKS["retrieval"].report(options(models, FIRST, **flags)).figures
     assert (tmp_path / "vectors" / FIRST / "card.json").is_file() and not first["compared"]
     assert "Recall@10" in first["systems"][FIRST] and "Recall@100" not in first["systems"][FIRST]
-    monkeypatch.setattr(ranking.encode_corpus.__globals__["stored"], "write_shard", None)
+    monkeypatch.setattr(vectors, "write_shard", None)
     assert TASKS["retrieval"].report(options(models, FIRST, **flags)).figures == first
+
+
+def test_vectors_that_encode_wrote_are_those_of_the_one_model(
+    models, encoder, data, tmp_path, monkeypatch
+):
+    """In whatever form, and by whatever spelling of the source."""
+    corpus, where = open_texts(f"beir:{data}"), tmp_path / "v"
+    encode_corpus(encoder, corpus, where, source="beir:x/", dtype="bfloat16", shard_rows=16)
+    flags = {"data": f"beir:{data}", "vectors": str(where), "bm25": False}
+    there = sorted(where.iterdir())
+    monkeypatch.setattr(vectors, "write_shard", None)
+    figures = TASKS["retrieval"].report(options(models, FIRST, **flags)).figures
+    assert list(figures["systems"]) == [FIRST] and sorted(where.iterdir()) == there
+    with pytest.raises(UserError, match="v holds other vectors: .*weights_hash"):
+        TASKS["retrieval"].report(options(models, SECOND, **flags))
+    monkeypatch.setattr(Encoder, "encode", None)
+    with pytest.raises(UserError, match="v holds the vectors of one model, and there are 2; name"):
+        TASKS["retrieval"].report(options(models, FIRST, SECOND, **flags))
 
 
 def test_an_answer_counts_wherever_it_stands(models, data):
@@ -263,10 +311,7 @@ def test_models_of_the_same_name_go_by_their_paths_and_are_taken_once():
     assert ranking.file_name("/my models/a") == "my_models_a"
 
 
-def test_pooling_is_asked_of_the_models_that_do_not_say_it(models, tmp_path):
-    bare = shutil.copytree(models / FIRST, tmp_path / "bare")
-    for name in (CARD_FILE, "modules.json"):
-        (bare / name).unlink()
+def test_pooling_is_asked_of_the_models_that_do_not_say_it(models, bare):
     paths = [str(models / FIRST), str(bare)]
     assert pooling_of(paths, "cls") == {paths[0]: None, paths[1]: "cls"}
     assert pooling_of(paths[:1], "cls") == {paths[0]: "cls"}  # which its card will refuse

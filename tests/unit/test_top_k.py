@@ -127,7 +127,7 @@ def test_nothing_is_found_in_nothing():
     ("k", "recall", "message"),
     [
         (0, 0.0, "k 0 asks for no passage; use 1 or more"),
-        (1, 1.5, "recall 1.5 is not within 0 and 1; 0 searches exactly"),
+        (1, 1.5, "approximate 1.5 is no share of .* from 0 to below 1, e.g. 0.95, or leave"),
     ],
 )
 def test_impossible_wishes_are_refused(k, recall, message):
