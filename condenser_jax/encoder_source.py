@@ -11,7 +11,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.finished import Finished, read_run
 from condenser_jax.hf import sentence_modules
 from condenser_jax.hf.card import CARD_FILE, EncoderCard, read_card
-from condenser_jax.hf.load import QUERY_ENCODER, check_vocabulary, find_directory, load_checkpoint
+from condenser_jax.hf.load import QUERIES, check_vocabulary, find_directory, load_checkpoint
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.training.workdir import is_workdir
 from condenser_jax.types import Tree
@@ -45,16 +45,12 @@ def read_source(path: str) -> Source:
             f"{path} is neither a work directory nor a Hugging Face directory: it has no "
             "config.json; name another --model"
         )
-    checkpoint = load_checkpoint(inner, groups=("backbone",))
+    checkpoint = load_checkpoint(inner, groups=("backbone", QUERIES))
     if checkpoint.tokenizer_path is None:
         raise UserError(f"{path} has no tokenizer; copy that of its model (tokenizer.json) there")
     tokenizer = load_tokenizer(checkpoint.tokenizer_path)
     check_vocabulary(checkpoint.config, tokenizer)
-    params = dict(checkpoint.params)
-    if (directory / QUERY_ENCODER).is_dir():
-        queries = load_checkpoint(directory / QUERY_ENCODER, groups=("backbone",))
-        params["query_backbone"] = queries.params["backbone"]
-    return Source(path, directory, checkpoint.config, params, tokenizer, None)
+    return Source(path, directory, checkpoint.config, checkpoint.params, tokenizer, None)
 
 
 def says_pooling(path: str) -> bool:

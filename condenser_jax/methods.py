@@ -15,6 +15,7 @@ from condenser_jax.feeds.sentences import SCORED_PAIRS, TRIPLETS
 from condenser_jax.feeds.spans import PAIRS, SPANS
 from condenser_jax.glue.tasks import find_task
 from condenser_jax.hf import names
+from condenser_jax.hf.load import QUERIES
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.objectives import (
     classifier,
@@ -107,6 +108,7 @@ METHODS: dict[str, Method] = {
         Goal("heldout/mrr@10", lower_is_better=False),
         RANKING,
         retriever_flops,
+        reads=("backbone", QUERIES),
     ),
     "similarity": Method(
         similarity.SimilarityConfig,

@@ -16,13 +16,14 @@ from condenser_jax.evaluation.masked_lm import log_unigram
 from condenser_jax.feeds.base import Material
 from condenser_jax.finished import read_facts, read_run
 from condenser_jax.hf import names
-from condenser_jax.hf.load import Checkpoint, load_checkpoint
+from condenser_jax.hf.load import QUERIES, Checkpoint, load_checkpoint
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.objectives.base import Objective
 from condenser_jax.objectives.condenser import early_layer_of
 from condenser_jax.training.workdir import Workdir, is_workdir
 
 log = logging.getLogger("condenser_jax")
+COPIES = {QUERIES: "backbone"}  # groups that begin as another does, where they are not there
 
 
 def initial_checkpoint(where: str, groups: tuple[str, ...] = names.GROUPS) -> Checkpoint | None:
@@ -81,13 +82,13 @@ def initial_groups(
     trained = dict.fromkeys(group for phase in objective.phases for group in phase.trains)
     trained |= dict.fromkeys(objective.exports)  # a backbone under a new head may be fixed
     if checkpoint is None:
-        return {}, [f"weights: {group} from scratch" for group in trained]
+        return {}, [f"weights: {group} {_fresh(group, 'from scratch')}" for group in trained]
     known = checkpoint.params.keys() - {"classifier"}  # that of another task is of no use
     loaded = {group: checkpoint.params[group] for group in trained if group in known}
     unused = checkpoint.params.keys() - loaded.keys()
     notes = [f"weights: {n}" for n in checkpoint.notes if n.partition(":")[0] not in unused]
     fresh = (group for group in trained if group not in (*loaded, "condenser_head"))
-    notes += [f"weights: {group} random" for group in fresh]
+    notes += [f"weights: {group} {_fresh(group, 'random')}" for group in fresh]
     head = loaded.get("condenser_head")
     if head is not None and checkpoint.early_layer is not None:
         _warn_of_another_early_layer(checkpoint, config)
@@ -101,6 +102,11 @@ def initial_groups(
                 "head, or use objective.head_init=late or objective.head_warmup_steps."
             )
     return loaded, notes
+
+
+def _fresh(group: str, drawn: str) -> str:
+    """The origin of a group that no checkpoint has."""
+    return f"copied from {COPIES[group]}" if group in COPIES else drawn
 
 
 def _warn_of_another_early_layer(checkpoint: Checkpoint, config: RunConfig) -> None:

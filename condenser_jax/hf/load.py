@@ -25,6 +25,7 @@ HEAD_FILES = {
 }
 REFERENCE_HEAD_FILE = "model.pt"
 QUERY_ENCODER = "query_encoder"  # of a retriever whose queries have an encoder of their own
+QUERIES = "query_backbone"  # the group that lies there
 RARE = {"ratio_head"}  # nobody misses it: only Tutor-KD students have one
 EARLY_LAYER = "early_layer"  # in the metadata of a condenser head: the hidden state that it reads
 WEIGHT_FILES = (  # the first that exists is read
@@ -42,6 +43,7 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+_HUB_FOLDERS = ("", f"{QUERY_ENCODER}/", "0_*/")  # `0_Transformer`: of old sentence-transformers
 _HUB_FILES = (
     "config.json",
     "encoder_card.json",
@@ -53,8 +55,8 @@ _HUB_FILES = (
     "modules.json",  # of sentence-transformers, and what it names
     "config_sentence_transformers.json",
     "sentence_*_config.json",
-    "[0-9]_*/config.json",
 )
+_HUB_MODULES = "[0-9]_*/config.json"
 _HUB_BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
@@ -70,15 +72,27 @@ class Checkpoint:
 
 
 def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GROUPS) -> Checkpoint:
-    """Loads the groups that the checkpoint has; one that it has not is absent and noted.
+    """Loads the groups that the checkpoint has; one that it has not is absent and noted (but for
+    QUERIES, which few have).
 
     Raises UserError if the checkpoint is not found or not readable, is no BERT, RoBERTa or ELECTRA,
     or has a parameter that is missing, left over or of another shape.
     """
     directory, wanted = find_directory(path_or_hub_id), set(groups)
+    found = _read_encoder(directory, wanted - {QUERIES})
+    if QUERIES not in wanted or not (directory / QUERY_ENCODER).is_dir():
+        return found
+    queries = _read_encoder(directory / QUERY_ENCODER, {"backbone"})
+    params = {**found.params, QUERIES: queries.params["backbone"]}
+    notes = [*found.notes, f"{QUERIES}: from {_weights_file(directory / QUERY_ENCODER)}"]
+    return dataclasses.replace(found, params=params, notes=notes)
+
+
+def _read_encoder(directory: Path, wanted: set[str]) -> Checkpoint:
+    """The groups of one directory."""
     config = config_from_hf(read_json(directory / "config.json"))
     weights_file = _weights_file(directory)
-    wanted -= set() if config.has_pooler else {"pooler"}
+    wanted = wanted if config.has_pooler else wanted - {"pooler"}
     tensors, notes = names.canonical(_read_tensors(weights_file), config, "pooler" in wanted)
     sources = dict.fromkeys((*names.GROUPS, "pooler"), weights_file)
     for group, file in _head_files(directory).items():
@@ -109,10 +123,11 @@ def find_directory(path_or_hub_id: str | Path) -> Path:
 
     hub_id = str(path_or_hub_id)
     try:
-        found = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(_HUB_FILES)))
-        if not any((found / name).exists() for name in WEIGHT_FILES):
+        wanted = [*_in_folders(_HUB_FILES), _HUB_MODULES]
+        found = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=wanted))
+        if not _has_weights(found):
             # Only now, because a repository with both would be twice the download.
-            huggingface_hub.snapshot_download(hub_id, allow_patterns=list(_HUB_BIN_FILES))
+            huggingface_hub.snapshot_download(hub_id, allow_patterns=_in_folders(_HUB_BIN_FILES))
     except Exception as e:  # a dozen kinds: offline, unknown, private, malformed
         reason = (str(e).strip() or type(e).__name__).splitlines()[0][:120]
         raise UserError(
@@ -120,6 +135,17 @@ def find_directory(path_or_hub_id: str | Path) -> Path:
             "give the path of a directory with config.json and weights, or download it first"
         ) from e
     return found
+
+
+def _in_folders(names: Iterable[str]) -> list[str]:
+    return [folder + name for name in names for folder in _HUB_FOLDERS]
+
+
+def _has_weights(snapshot: Path) -> bool:
+    """Whether weights lie in every folder of a snapshot that has an encoder's config.json."""
+    configs = [path for name in _in_folders(["config.json"]) for path in snapshot.glob(name)]
+    folders = [path.parent for path in configs]
+    return all(any((folder / name).exists() for name in WEIGHT_FILES) for folder in folders)
 
 
 def check_vocabulary(config: BackboneConfig, tokenizer: Any) -> None:

@@ -4,7 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
+import huggingface_hub
+import jax
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from condenser_jax import Encoder
 from condenser_jax.encoder_source import read_source
 from condenser_jax.errors import UserError
 from condenser_jax.hf.card import CARD_FILE
+from condenser_jax.hf.load import find_directory
 from tests.encoders import TEXTS, export_tiny
 
 SMALL = 320  # tokens of a batch: several batches of every length
@@ -85,6 +89,53 @@ def test_queries_of_an_untied_encoder_have_weights_of_their_own(encoder, directo
     np.testing.assert_array_equal(both.encode(texts), encoder.encode(texts))
     np.testing.assert_array_equal(both.encode(texts, "query"), other.encode(texts, "query"))
     assert len({encoder.weights_hash, other.weights_hash, both.weights_hash}) == 3
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """(directory) -> None: what the hub holds under every id, of which it sends what is asked."""
+    held, patterns = [], []
+
+    def download(hub_id, allow_patterns):
+        (source,) = held
+        patterns.append(allow_patterns)
+        files = [str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()]
+        for name in huggingface_hub.utils.filter_repo_objects(files, allow_patterns=allow_patterns):
+            (tmp_path / "snapshot" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, tmp_path / "snapshot" / name)
+        return tmp_path / "snapshot"
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return types.SimpleNamespace(hold=held.append, patterns=patterns)
+
+
+def test_both_encoders_of_an_untied_export_come_from_the_hub(hub, tmp_path):
+    directory = export_tiny(tmp_path, queries_seed=1)
+    hub.hold(directory)
+    found, here = read_source("me/untied"), read_source(str(directory))
+    assert found.params.keys() == {"backbone", "query_backbone"}
+    jax.tree.map(np.testing.assert_array_equal, found.params, here.params)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_in_a_folder_of_old_sentence_transformers_come_from_the_hub(
+    hub, directory, tmp_path, weights
+):
+    repository, inner = tmp_path / "old", tmp_path / "old" / "0_Transformer"
+    shutil.copytree(directory / "1_Pooling", repository / "1_Pooling")
+    inner.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(directory / name, inner)
+    shutil.copy(directory / "model.safetensors", inner / weights)
+    listed = json.loads((directory / "modules.json").read_text())
+    listed[0]["path"] = "0_Transformer"
+    (repository / "modules.json").write_text(json.dumps(listed))
+    hub.hold(repository)
+    snapshot = find_directory("sentence-transformers/old")
+    assert (snapshot / "0_Transformer" / weights).is_file()
+    assert len(hub.patterns) == (2 if weights.endswith(".bin") else 1)  # .bin only where need be
+    if weights == "model.safetensors":
+        assert read_source("sentence-transformers/old").params.keys() == {"backbone"}
 
 
 def test_search_finds_the_best_texts_with_their_places(encoder, vectors):

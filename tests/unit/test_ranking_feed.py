@@ -23,6 +23,8 @@ from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.kinds import open_collection
 from condenser_jax.retrieval.selection import limited, with_wrong_positives
 from condenser_jax.retrieval.training_texts import open_training, write_tevatron
+from tests.encoders import export_tiny
+from tests.hf_models import random_params, tiny_config
 
 TOPICS = "apple banana cherry damson elder fig grape hazel iris juniper kiwi lemon".split()
 
@@ -116,6 +118,26 @@ def test_untied_encoders_start_equal_and_are_two_groups(config):
     assert set(state.params) == {"backbone", "query_backbone"}
     pairs = zip(*(jax.tree.leaves(state.params[g]) for g in state.params), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("queries_seed", [1, None])
+def test_untied_encoders_start_from_both_of_an_export_or_from_its_one(
+    config, tmp_path, queries_seed
+):
+    init = export_tiny(tmp_path, queries_seed=queries_seed)
+    tokenizer = json.loads((init / "tokenizer.json").read_text())
+    pieces = {"type": "WordPiece", "continuing_subword_prefix": "##"}
+    tokenizer["model"] |= {**pieces, "max_input_chars_per_word": 100}
+    (init / "tokenizer.json").write_text(json.dumps(tokenizer))
+    built = build(config(model={"init": str(init)}, objective={"tied": False}))
+    state = built.run.initial_state()
+    read = tiny_config("bert")
+    for group, seed in (("backbone", 0), ("query_backbone", queries_seed or 0)):
+        expected = random_params(read, seed)["backbone"]
+        jax.tree.map(np.testing.assert_array_equal, state.params[group], expected)
+    (origin,) = (note for note in built.notes if note.startswith("weights: query_backbone"))
+    own = f": from {init}/query_encoder/model.safetensors"
+    assert origin == "weights: query_backbone" + (own if queries_seed else " copied from backbone")
 
 
 def test_a_sample_holds_every_relevant_passage_and_no_more_than_asked(folder):
