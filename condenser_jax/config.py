@@ -148,6 +148,29 @@ def read_section(section: type[Section], values: Mapping[str, Any], name: str) -
     return section(**checked)
 
 
+def without_given(
+    run: Mapping[str, Any], name: str, set_by: str, instead: Mapping[str, str]
+) -> dict[str, Any]:
+    """The configuration `name` of a run without the keys of `instead`, which None stands for.
+
+    Args:
+      set_by: what sets these keys for each of its runs.
+      instead: {"section.key": what is given instead}.
+
+    Raises UserError for one that has a value.
+    """
+    sections = {k: dict(v) if isinstance(v, Mapping) else v for k, v in run.items()}
+    for path, other in instead.items():
+        section, _, key = path.partition(".")
+        value = sections.get(section, {}).pop(key, None)
+        if value is not None:
+            raise UserError(
+                f"{name}.{path} is {value!r}, but {set_by} sets it for each of its runs; "
+                f"give {other}."
+            )
+    return sections
+
+
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """`value` if it is of the hinted type; an int may stand for a float, a list for a tuple."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union

@@ -38,7 +38,8 @@ def read_source(path: str) -> Source:
     if is_workdir(path):
         return source_of_run(path, read_run(path))
     directory = inner = find_directory(path)
-    if sentence_modules.has_modules(directory) and not (directory / CARD_FILE).is_file():
+    is_foreign = not (directory / CARD_FILE).is_file() and sentence_modules.has_modules(directory)
+    if is_foreign:
         inner = sentence_modules.transformer_directory(directory)
     if not (inner / "config.json").is_file():
         raise UserError(
@@ -49,8 +50,23 @@ def read_source(path: str) -> Source:
     if checkpoint.tokenizer_path is None:
         raise UserError(f"{path} has no tokenizer; copy that of its model (tokenizer.json) there")
     tokenizer = load_tokenizer(checkpoint.tokenizer_path)
+    if is_foreign and sentence_modules.lowercases(directory):
+        _lowercase(tokenizer.backend_tokenizer)
     check_vocabulary(checkpoint.config, tokenizer)
     return Source(path, directory, checkpoint.config, checkpoint.params, tokenizer, None)
+
+
+def _lowercase(backend: Any) -> None:
+    """Puts small letters before all else that a tokenizer does, as sentence-transformers has it for
+    `do_lower_case`; one that knows small letters alone stays as it is.
+    """
+    from tokenizers import normalizers
+
+    own = backend.normalizer
+    if own is None:
+        backend.normalizer = normalizers.Lowercase()
+    elif own.normalize_str("ABC") != "abc":
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), own])
 
 
 def says_pooling(path: str) -> bool:

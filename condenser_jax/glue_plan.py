@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from condenser_jax.config import RunConfig, read_section
+from condenser_jax.config import RunConfig, read_section, without_given
 from condenser_jax.errors import UserError, choose
 from condenser_jax.glue.tasks import NINE, find_task
 from condenser_jax.methods import configure
@@ -80,25 +80,12 @@ def configure_suite(values: Mapping[str, Any]) -> Suite:
     known = [field.name for field in dataclasses.fields(Grid)]
     for key in values:
         choose("configuration key", key, [*known, "run"])
-    run = configure(_without_what_is_set_here(values.get("run", {})))
+    run = configure(without_given(values.get("run", {}), "run", "a suite", SET_HERE))
     if run.objective.name != METHOD:
         raise UserError(f"run.objective.name is {run.objective.name!r}; tasks need a {METHOD}.")
     grid = read_section(Grid, {key: values[key] for key in known if key in values}, "suite")
     assert grid.names
     return Suite(grid, run)
-
-
-def _without_what_is_set_here(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The section `run`, without keys that are left to the suite; raises UserError for others."""
-    sections = {k: dict(v) if isinstance(v, Mapping) else v for k, v in run.items()}
-    for key, instead in SET_HERE.items():
-        section, _, name = key.partition(".")
-        value = sections.get(section, {}).pop(name, None)
-        if value is not None:
-            raise UserError(
-                f"run.{key} is {value!r}, but a suite sets it for each of its runs; give {instead}."
-            )
-    return sections
 
 
 def cell_config(suite: Suite, task: str, rate: float, seed: int, rows: int) -> RunConfig:

@@ -21,6 +21,7 @@ One's own text and collection:
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from condenser_jax.errors import choose
 from configs import cocondenser, condenser, retrieval
@@ -41,6 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.second = retrieval.get_config(variant)  # starts from the same, on mined ones too
     for stage in (config.first, config.second):
         stage.data.group = 2  # one hard negative of each query
+    _leave_to_the_pipeline(config)
 
     config.bm25 = ConfigDict()
     config.bm25.depth = 100  # the best so many passages are candidates
@@ -54,3 +56,12 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         config.collection = "docstrings:jax"
     return config
+
+
+def _leave_to_the_pipeline(config: ConfigDict) -> None:
+    """What the steps set for their runs, and what is refused if it is given."""
+    for run in (config.cocondenser, config.first, config.second):
+        run.model.init = placeholder(str)  # the run before it
+    for stage in (config.first, config.second):
+        stage.data.train = placeholder(str)  # what was mined
+        stage.data.collection = placeholder(str)  # `collection`

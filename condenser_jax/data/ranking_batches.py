@@ -74,7 +74,7 @@ class RankingBatches:
         passage_input_ids, passage_attention_mask   int32 [Q, G, passage_length]
         passages        int32 [Q, G]     numbers in the corpus, the positive first
         positives       int32 [Q, K]     all known positives of the query, ABSENT at the end
-        teacher_scores  float32 [Q, G]   if the training set has scores
+        teacher_scores  float32 [Q, G]   if the training set has scores, and a negative
 
     Passages that the encoder reads alike have one number, that of the first (`first_alike`). Texts
     that are too long lose their ends. Raises UserError for a query without a positive.
@@ -170,7 +170,7 @@ class RankingBatches:
 
     def _scores(self, places: list[np.ndarray]) -> NumpyBatch:
         positive, negatives = self.data.positives.scores, self.data.negatives.scores
-        if positive is None or negatives is None:
+        if positive is None or negatives is None or not len(negatives):
             return {}
         columns = [positive[places[0]][:, None], negatives[places[1]]]
         return {"teacher_scores": np.concatenate(columns, axis=1).astype(np.float32)}

@@ -32,6 +32,11 @@ def transformer_directory(directory: Path) -> Path:
     return directory / _modules(directory)[0][1]
 
 
+def lowercases(directory: Path) -> bool:
+    """Whether texts lose their capitals before they are tokenized, whatever the tokenizer does."""
+    return bool(_settings(transformer_directory(directory)).get("do_lower_case"))
+
+
 def card_of_modules(directory: Path, longest: int, tokenizer_hash: str) -> EncoderCard:
     """Returns the card.
 
@@ -44,7 +49,7 @@ def card_of_modules(directory: Path, longest: int, tokenizer_hash: str) -> Encod
     """
     modules = _modules(directory)
     kinds = [kind for kind, _ in modules]
-    settings = _first(directory / modules[0][1], "sentence_*_config.json")
+    settings = _settings(directory / modules[0][1])
     usage = _first(directory, "config_sentence_transformers.json")
     prompts = usage.get("prompts") or {}
     passage = next((prompts[name] for name in DOCUMENT_PROMPTS if prompts.get(name)), "")
@@ -104,6 +109,11 @@ def _pooling(path: Path) -> str:
             "choose an encoder that pools its prompt as well"
         )
     return modes[0]
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    """Those of a Transformer in its folder."""
+    return _first(directory, "sentence_*_config.json")
 
 
 def _first(directory: Path, pattern: str) -> dict[str, Any]:

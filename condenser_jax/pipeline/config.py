@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from condenser_jax.config import RunConfig, read_section
+from condenser_jax.config import RunConfig, read_section, without_given
 from condenser_jax.errors import UserError, choose
 from condenser_jax.methods import configure
 from condenser_jax.retrieval.collection import CollectionOptions
@@ -16,6 +16,13 @@ RUNS = {
     "first": "retriever",
     "second": "retriever",
 }  # name -> its method
+_START = {"model.init": "condenser.model.init, for all else starts from that run"}
+_TAUGHT = {
+    **_START,
+    "data.train": "collection, for whose training queries negatives are mined",
+    "data.collection": "collection",
+}
+SET_HERE = {"cocondenser": _START, "first": _TAUGHT, "second": _TAUGHT}  # key -> what is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +48,8 @@ def configure_pipeline(values: Mapping[str, Any]) -> PipelineConfig:
     """Checks a nested mapping (a ConfigDict's `to_dict()`) and freezes it.
 
     The retrievers search the pipeline's collection. Raises UserError for unknown keys, wrong types,
-    another method than a run's own, and retrievers that read the collection in two ways.
+    another method than a run's own, what the steps set themselves (SET_HERE), and retrievers that
+    read the collection in two ways.
     """
     known = [field.name for field in dataclasses.fields(PipelineConfig)]
     for key in values:
@@ -51,7 +59,7 @@ def configure_pipeline(values: Mapping[str, Any]) -> PipelineConfig:
         raise UserError(f"{missing[0]} is missing from the configuration of the pipeline")
     runs = {}
     for name, method in RUNS.items():
-        run = configure(values[name])
+        run = configure(without_given(values[name], name, "the pipeline", SET_HERE.get(name, {})))
         if run.objective.name != method:
             raise UserError(
                 f"{name}.objective.name is {run.objective.name!r}; this run of the pipeline is a "

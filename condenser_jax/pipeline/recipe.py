@@ -77,12 +77,15 @@ def training_step(
 def mining_step(
     name: str,
     collection: str,
+    split: str,
     options: MiningOptions,
     reading: CollectionOptions,
     *,
     by: Step | None = None,
 ) -> Step:
-    """Writes a training file with negatives that BM25 finds, and, if given, the retriever `by`."""
+    """Writes a training file of the split's queries, with negatives that BM25 finds, and, if given,
+    the retriever `by`.
+    """
 
     def run(directory: Path, earlier: Results) -> Facts:
         encoder = None
@@ -94,7 +97,7 @@ def mining_step(
         said = mine_file(
             directory / TRAINING_FILE,
             collection,
-            "train",
+            split,
             options,
             encoder=encoder,
             vectors=directory / "vectors",
@@ -104,7 +107,7 @@ def mining_step(
         )
         return {"said": said}
 
-    known = _hash(collection, "train", reading)
+    known = _hash(collection, split, reading)
     settings = {"options": dataclasses.asdict(options), "collection": known}
     return Step(name, run, settings, (by,) if by else ())
 
@@ -133,9 +136,10 @@ def steps_of(config: PipelineConfig) -> dict[str, Step]:
     where, split, reading = config.collection, config.split, config.reading
     condenser = training_step("condenser", config.condenser)
     cocondenser = training_step("cocondenser", config.cocondenser, init=condenser)
-    bm25 = mining_step("bm25-negatives", where, config.bm25, reading)
+    taught = [retriever.data.train_split for retriever in (config.first, config.second)]
+    bm25 = mining_step("bm25-negatives", where, taught[0], config.bm25, reading)
     first = training_step("first", config.first, init=cocondenser, negatives=bm25, step="best")
-    mined = mining_step("mined-negatives", where, config.mining, reading, by=first)
+    mined = mining_step("mined-negatives", where, taught[1], config.mining, reading, by=first)
     second = training_step("second", config.second, init=cocondenser, negatives=mined, step="best")
     evaluation = evaluation_step("evaluation", where, split, reading, (second, first, cocondenser))
     steps = (condenser, cocondenser, bm25, first, mined, second, evaluation)

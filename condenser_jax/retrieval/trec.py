@@ -49,7 +49,7 @@ class _Judgements:
         if len(fields) not in (3, 4):
             raise Broken(f"has {len(fields)} fields, not query, (0,) document, grade")
         query, document, text = fields[0], fields[-2], fields[-1]
-        if is_first and len(fields) == 3 and not text.strip().lstrip("+-").isdigit():
+        if is_first and len(fields) == 3 and not _is_number(text):
             return None
         grade = number(text, "grade")
         if grade != int(grade):
@@ -66,6 +66,14 @@ class _Judgements:
             raise Broken(f"judges query {query!r}, which does not exist")
         if document not in self.known[1]:
             raise Broken(f"judges document {document!r}, which does not exist")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_judged(

@@ -205,7 +205,10 @@ def test_what_was_left_out_is_told_every_time_and_judged_by_the_share_of_the_day
         caplog.clear()
         with caplog.at_level(logging.WARNING, "condenser_jax"):
             read_texts(path, 0.5)
-        assert "1 of 2 records are broken and left out: corpus.tsv:2 has no tab" in caplog.text
+        assert (
+            "1 of 2 records are broken and left out: corpus.tsv:2 has no tab between id and text"
+            in caplog.text
+        )
     with pytest.raises(UserError, match="above bad_share 0.1"):
         read_texts(path, 0.1)
 

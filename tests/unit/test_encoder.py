@@ -13,6 +13,7 @@ import pytest
 
 import condenser_jax
 from condenser_jax import Encoder
+from condenser_jax.data.tokenization import load_tokenizer, tokenizer_hash
 from condenser_jax.encoder_source import read_source
 from condenser_jax.errors import UserError
 from condenser_jax.hf.card import CARD_FILE
@@ -175,6 +176,23 @@ def test_prompts_and_lengths_of_sentence_transformers_are_read(directory, tmp_pa
     assert card.pooling == "cls"
 
 
+@pytest.mark.parametrize("normalizer", [None, {"type": "NFC"}, {"type": "Lowercase"}])
+@pytest.mark.parametrize("lowercases", [True, False])
+def test_texts_lose_their_capitals_where_sentence_transformers_says_so(
+    directory, tmp_path, normalizer, lowercases
+):
+    copy = without_card(directory, tmp_path)
+    tokenizer = json.loads((copy / "tokenizer.json").read_text()) | {"normalizer": normalizer}
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (copy / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": lowercases}))
+    read = read_source(str(copy)).tokenizer
+    small, capitals = (read.encode(text) for text in ("a small condenser", "A SMALL Condenser"))
+    is_uncased = normalizer == {"type": "Lowercase"}
+    assert (small == capitals) == (lowercases or is_uncased)
+    is_as_saved = tokenizer_hash(read) == tokenizer_hash(load_tokenizer(copy))
+    assert is_as_saved == (is_uncased or not lowercases)
+
+
 @pytest.mark.parametrize(("similarity", "warnings"), [("cosine", 1), ("dot", 0)])
 def test_cosines_of_vectors_that_are_not_normalised_are_warned_of(
     directory, tmp_path, caplog, similarity, warnings
@@ -254,6 +272,16 @@ def test_another_tokenizer_than_that_of_the_card_is_refused(directory, tmp_path,
 def test_lengths_that_the_model_cannot_have_are_refused(directory, tmp_path, length):
     copy = changed(directory, tmp_path, query_max_length=length)
     with pytest.raises(UserError, match=f"query_max_length {length}; expected 3 to 40"):
+        Encoder.load(copy)
+
+
+def test_a_tokenizer_without_the_special_tokens_of_an_encoder_is_refused(directory, tmp_path):
+    copy = shutil.copytree(directory, tmp_path / "copy")
+    fields = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(
+        json.dumps({name: value for name, value in fields.items() if name != "cls_token"})
+    )
+    with pytest.raises(UserError, match="has no cls token; expected that of a BERT or RoBERTa enc"):
         Encoder.load(copy)
 
 

@@ -1,6 +1,7 @@
 """A step is done once for all that its result depends on, and goes on where a kill left it."""
 
 import dataclasses
+import re
 import types
 
 import pytest
@@ -123,6 +124,40 @@ def test_the_form_of_the_computation_changes_no_key():
 def test_a_wrong_configuration_is_refused(change, text):
     with pytest.raises(UserError, match=text):
         configure_pipeline(get_config("smoke").to_dict() | change)
+
+
+@pytest.mark.parametrize(
+    ("run", "section", "key", "given"),
+    [
+        ("cocondenser", "model", "init", "condenser.model.init, for all else starts from that run"),
+        ("first", "model", "init", "condenser.model.init, for all else"),
+        ("first", "data", "train", "collection, for whose training queries negatives are mined"),
+        ("second", "data", "collection", "collection."),
+    ],
+)
+def test_what_the_steps_set_themselves_is_refused_with_what_to_give_instead(
+    run, section, key, given
+):
+    values = get_config("smoke").to_dict()
+    assert values[run][section][key] is None
+    values[run][section][key] = "mine"
+    told = f"{run}.{section}.{key} is 'mine', but the pipeline sets it for each of its runs; give "
+    with pytest.raises(UserError, match=re.escape(told + given)):
+        configure_pipeline(values)
+
+
+def test_negatives_are_mined_for_the_queries_that_each_retriever_learns(tmp_path, monkeypatch):
+    values, read = get_config("smoke").to_dict(), []
+    values["first"]["data"]["train_split"] = "few"
+    monkeypatch.setattr(
+        recipe, "mine_file", lambda output, where, split, *_, **__: read.append(split)
+    )
+    monkeypatch.setattr(recipe.Encoder, "load", lambda *_, **__: None)
+    steps = steps_of(configure_pipeline(values))
+    done = Result(tmp_path, {"model": "x"}, 0.0)
+    for name in ("bm25-negatives", "mined-negatives"):
+        steps[name].run(tmp_path, {"first": done})
+    assert read == ["few", "train"]
 
 
 def test_a_missing_part_is_named():

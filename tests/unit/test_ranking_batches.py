@@ -135,6 +135,12 @@ def test_scores_follow_their_passages():
     assert "teacher_scores" not in _batches().batch(3)
 
 
+def test_scores_of_positives_alone_are_no_one_s_to_compare():
+    scored = (_lists(*numbers, scores=True) for numbers in ([[0], [1], [4], [5], [7]], [[]] * 5))
+    batch = _batches(*scored, group=2).batch(3)
+    assert batch["passages"].shape == (5, 2) and "teacher_scores" not in batch
+
+
 def test_a_query_without_a_positive_is_refused():
     positives = _lists([0], [], [4], [], [7])
     with pytest.raises(UserError, match="2 of 5 training queries have no positive; expected at"):

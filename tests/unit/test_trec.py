@@ -45,6 +45,8 @@ def test_documents_that_do_not_exist_are_broken_lines_of_a_run(tmp_path):
         "q1\t0\td1\t2\nq1\t0\td2\t0\nq2\t0\td1\t-1\n",
         "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td1\t-1\n",
         "q1\td1\t2\nq1\td2\t0\nq2\td1\t-1\n",  # the first has a grade: it is no header
+        "q1\td1\t2.0\nq1\td2\t0.0\nq2\td1\t-1.0\n",  # so it has here
+        "q1 d1 2e0\nq1 d2 0\nq2 d1 -1\n",
     ],
 )
 def test_judgements_are_read_as_trec_and_as_beir_write_them(tmp_path, lines):
