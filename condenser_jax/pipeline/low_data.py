@@ -7,6 +7,7 @@ Figures are those of the last step: no checkpoint is chosen by what it is measur
 """
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,17 +17,22 @@ import numpy as np
 
 from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError
+from condenser_jax.feeds.tokens import hash_texts
 from condenser_jax.methods import METHODS
-from condenser_jax.pipeline.recipe import RUN, what_is_learned
+from condenser_jax.pipeline.recipe import RUN, collection_hash, what_is_learned
 from condenser_jax.pipeline.steps import Facts, Pipeline, Step
 from condenser_jax.retrieval.collection import CollectionOptions
+from condenser_jax.retrieval.sentence_sources import open_pairs, open_triplets
 from condenser_jax.retrieval.tables import Results
 from condenser_jax.run import train
 from condenser_jax.tasks.contract import Options
+from condenser_jax.tasks.retrieval import measure_bm25, open_measured
+from condenser_jax.tasks.systems import BM25
 from condenser_jax.tasks.table import TASKS
 from condenser_jax.warm_start import weights_identity
 
-TASK_OF = {"similarity": "sts", "sections": "sections", "retriever": "retrieval"}
+SEARCH = "retrieval"
+TASK_OF = {"similarity": "sts", "sections": "sections", "retriever": SEARCH}
 EVERYTHING = 0  # the limit that is none
 
 
@@ -67,22 +73,41 @@ def check_plan(config: RunConfig, plan: Plan) -> None:
 
 
 def run_plan(config: RunConfig, plan: Plan, root: str | Path) -> Results:
-    """Does the runs that are not done yet; returns {size: {figure: mean, "sd": ...}}."""
+    """Does the runs that are not done yet; returns {size: {figure: mean, "sd": ...}}, and beside a
+    search of a test BM25's.
+
+    Raises UserError for a plan that cannot be and a test that cannot be read, before any run.
+    """
     check_plan(config, plan)
+    test = _Test(config, plan) if plan.test else None
     pipeline, data = Pipeline(Path(root)), _with_labels(config, EVERYTHING, seed=0)
     hashes = METHODS[config.objective.name].feed.open(data).hashes
-    return {
+    results = {
         f"{limit:,} rows" if limit else "all rows": _summary(
-            [pipeline.result(step).facts["figures"] for step in steps]
+            [_figures(pipeline, steps) for steps in runs]
         )
-        for limit, steps in _steps(config, plan, hashes)
+        for limit, runs in _steps(config, plan, hashes, test)
     }
+    if test and test.task == SEARCH:
+        results[BM25] = _figures(pipeline, [test.by_words()])
+    return results
 
 
-def _steps(config: RunConfig, plan: Plan, data: Facts) -> Iterator[tuple[int, list[Step]]]:
+def _figures(pipeline: Pipeline, steps: Sequence[Step]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for step in steps:
+        found |= pipeline.result(step).facts["figures"]
+    return found
+
+
+def _steps(
+    config: RunConfig, plan: Plan, data: Facts, test: "_Test | None"
+) -> Iterator[tuple[int, list[list[Step]]]]:
+    """Yields each size with the steps of its runs: a training, and perhaps a test of it."""
     for limit in plan.limits:
-        runs = [_with_labels(config, limit, seed) for seed in range(plan.seeds)]
-        yield limit, [_step(run, plan, data) for run in runs]
+        runs = (_with_labels(config, limit, seed) for seed in range(plan.seeds))
+        trainings = [_training(run, plan, data) for run in runs]
+        yield limit, [[step, test.of(step)] if test else [step] for step in trainings]
 
 
 def _with_labels(config: RunConfig, limit: int, seed: int) -> RunConfig:
@@ -90,17 +115,17 @@ def _with_labels(config: RunConfig, limit: int, seed: int) -> RunConfig:
     return dataclasses.replace(config, seed=seed, data=data)
 
 
-def _step(config: RunConfig, plan: Plan, data: Facts) -> Step:
+def _training(config: RunConfig, plan: Plan, data: Facts) -> Step:
     def run(directory: Path, earlier: Mapping) -> Facts:
-        workdir, history = train(_for_epochs(config, plan.epochs), directory / RUN, time.time())
+        _, history = train(_for_epochs(config, plan.epochs), directory / RUN, time.time())
         figures = {name.removeprefix("heldout/"): value for name, value in history["last"].items()}
-        return {"figures": figures | _measure(config, plan, workdir.root)}
+        return {"figures": figures}
 
     settings = {
         "config": what_is_learned(config),
         "data": data,
         "init": weights_identity(config.model.init),
-        "plan": [plan.epochs, plan.test, plan.test_split],
+        "epochs": plan.epochs,
     }
     return Step(f"{config.data.train_limit or 'all'}-{config.seed}", run, settings)
 
@@ -117,20 +142,46 @@ def _for_epochs(config: RunConfig, epochs: int) -> RunConfig:
     return dataclasses.replace(config, training=training)
 
 
-def _measure(config: RunConfig, plan: Plan, workdir: Path) -> dict[str, float]:
-    """The figures of the finished run on what the plan tests, as "test ..."."""
-    if not plan.test:
-        return {}
-    task = TASKS[TASK_OF[config.objective.name]]
-    options = Options(
-        (str(workdir),),
-        data=plan.test,
-        split=plan.test_split,
-        bm25=False,
-        reading=CollectionOptions.of(config.data),
-    )
-    (figures,) = task.report(options).figures["systems"].values()
-    return {f"test {name}": value for name, value in figures.items()}
+class _Test:
+    """What finished runs are measured on; figures are called "test ...". Raises UserError for what
+    cannot be read, or not be measured.
+    """
+
+    def __init__(self, config: RunConfig, plan: Plan) -> None:
+        self.task, reading = TASK_OF[config.objective.name], CollectionOptions.of(config.data)
+        self.options = Options(data=plan.test, split=plan.test_split, bm25=False, reading=reading)
+        try:
+            known = self._hash()
+        except UserError as error:
+            raise UserError(f"--test={plan.test} cannot be measured: {error}") from error
+        self.settings = {"test": known, "split": plan.test_split}
+
+    def _hash(self) -> str:
+        asked = self.options.data, self.options.split, self.options.reading
+        if self.task == SEARCH:
+            open_measured(self.options)
+            return collection_hash(*asked)
+        rows = open_pairs(*asked) if self.task == "sts" else open_triplets(*asked)
+        return hash_texts(json.dumps(row) for row in rows)
+
+    def of(self, training: Step) -> Step:
+        """The last step of a run, measured."""
+
+        def run(directory: Path, earlier: Mapping) -> Facts:
+            where = str(earlier[training.name].directory / RUN)
+            report = TASKS[self.task].report(dataclasses.replace(self.options, models=(where,)))
+            (figures,) = report.figures["systems"].values()
+            return _named(figures)
+
+        return Step(f"test-{training.name}", run, self.settings, (training,))
+
+    def by_words(self) -> Step:
+        """BM25, measured."""
+        return Step("test-bm25", lambda *_: _named(measure_bm25(self.options)), self.settings)
+
+
+def _named(figures: Mapping[str, float]) -> Facts:
+    return {"figures": {f"test {name}": value for name, value in figures.items()}}
 
 
 def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:

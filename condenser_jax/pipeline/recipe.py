@@ -107,7 +107,7 @@ def mining_step(
         )
         return {"said": said}
 
-    known = _hash(collection, split, reading)
+    known = collection_hash(collection, split, reading)
     settings = {"options": dataclasses.asdict(options), "collection": known}
     return Step(name, run, settings, (by,) if by else ())
 
@@ -127,7 +127,7 @@ def evaluation_step(
         markdown = (directory / "retrieval.md").read_text(encoding="utf-8")
         return {"table": report.table, "markdown": markdown, **report.figures}
 
-    settings = {"collection": _hash(collection, split, reading), "split": split}
+    settings = {"collection": collection_hash(collection, split, reading), "split": split}
     return Step(name, run, settings, models)
 
 
@@ -199,7 +199,7 @@ def identity(config: RunConfig, taught_by_a_step: bool = False) -> list[str]:
         options = prepare_config(data, config.seed, tokenizer_of(config))
         return [directory.name for directory, _ in prepared_directories(options)]
     reading = CollectionOptions.of(data)
-    found = [_hash(data.collection or data.train, data.split, reading)]
+    found = [collection_hash(data.collection or data.train, data.split, reading)]
     if not taught_by_a_step:
         texts = open_training(data.train, data.train_split, reading)
         found += texts_hashes(texts).values()
@@ -207,7 +207,8 @@ def identity(config: RunConfig, taught_by_a_step: bool = False) -> list[str]:
 
 
 @functools.cache  # steps share collections, and a large one takes a minute
-def _hash(collection: str, split: str, reading: CollectionOptions) -> str:
+def collection_hash(collection: str, split: str, reading: CollectionOptions) -> str:
+    """A hash of passages, queries and judgements."""
     found = open_collection(collection, split, reading)
     judged = json.dumps({query: dict(grades) for query, grades in found.qrels.items()})
     return hash_texts(itertools.chain(Joined(found.corpus), Joined(found.queries), [judged]))

@@ -61,7 +61,7 @@ def report_rankings(measured: Measured, options: Options) -> Report:
             yield measure(name, run)
         yield from given.items()
         if options.bm25:
-            yield measure(BM25, _find_by_words(collection, options, measured.k))
+            yield measure(BM25, find_by_words(measured, options))
 
     report = report_systems(measured.task, systems(), measured.asked, options, measured.what)
     return _with_runs(report, found)
@@ -108,11 +108,11 @@ def _words(options: Options) -> Bm25Options:
     return Bm25Options(stop_words=options.english, stemming=options.english)
 
 
-def _find_by_words(collection: Collection, options: Options, k: int) -> Run:
+def find_by_words(measured: Measured, options: Options) -> Run:
     """What BM25 finds."""
-    depth = depth_for(collection.own, k)
+    collection, depth = measured.collection, depth_for(measured.collection.own, measured.k)
     by_words = Bm25(collection.corpus, _words(options)).search(collection.queries, depth)
-    return without_own(by_words, collection.own, k)
+    return without_own(by_words, collection.own, measured.k)
 
 
 def _places(vectors: str, names: Sequence[str]) -> dict[str, Path | None]:

@@ -90,6 +90,35 @@ def test_mlm_and_condenser_differ_in_their_objective_alone():
     assert mlm == condenser
 
 
+@pytest.mark.parametrize(
+    ("variant", "split", "queries", "epochs", "expected"),
+    [
+        ("msmarco", "dev.small", 400_782, 3, (8, 8, 32, 128, True, "global")),
+        ("nq", "dev", 58_880, 40, (128, 2, 256, 256, False, "32")),
+        ("triviaqa", "dev", 60_413, 40, (128, 2, 256, 256, False, "32")),
+    ],
+)
+def test_retrievers_are_trained_as_published(variant, split, queries, epochs, expected):
+    config = configure(load("retrieval", variant))
+    data, options, training = config.data, config.objective, config.training
+    lengths = data.query_length, data.passage_length
+    batch = training.batch_size, data.group
+    assert (*batch, *lengths, options.tied, options.negatives) == expected
+    assert training.steps * training.batch_size / queries == pytest.approx(epochs, rel=1e-3)
+    assert (config.optimizer.learning_rate, config.optimizer.decay) == (5e-6, "linear")
+    assert (options.pooling, options.normalise, options.temperature) == ("cls", False, 1.0)
+    assert (data.split, config.model.num_layers, config.model.hidden_size) == (split, 12, 768)
+
+
+def test_the_split_of_ms_marco_is_one_of_its_own_files():
+    data, folder = configure(load("retrieval", "msmarco")).data, "msmarco:"
+    assert data.collection.startswith(folder)
+    released = {"qrels.dev.small.tsv", "qrels.train.tsv"} | {  # collectionandqueries.tar.gz
+        f"queries.{split}.tsv" for split in ("dev.small", "dev", "eval.small", "eval", "train")
+    }
+    assert {f"queries.{data.split}.tsv", f"qrels.{data.split}.tsv"} <= released
+
+
 def test_published_baselines_differ_from_tutor_kd_in_their_objective_alone():
     tutored = load("tutor_kd", "paper")
     teacher = tutored.pop("objective")["teacher"]

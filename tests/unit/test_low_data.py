@@ -1,6 +1,7 @@
 """Few labels, several seeds: every run is done once, and figures are means with deviations."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -58,23 +59,77 @@ def test_every_size_and_seed_is_one_run_done_once(config, trained, tmp_path):
     assert trained[8:] == [(5, 0, 4), (0, 0, 8)]  # other data: other runs
 
 
-def test_one_run_has_no_deviation_and_may_be_measured_on_a_test(
-    config, trained, tmp_path, monkeypatch
-):
+@pytest.fixture
+def measured(monkeypatch):
+    """What the tasks of finished runs were asked."""
     asked = []
 
     def report(options):
         asked.append(options)
-        figures = {"systems": {"run": {"Spearman": 0.7}}}
+        figures = {"systems": {"run": {"figure": 0.7}}}
         return type("Report", (), {"figures": figures})
 
-    monkeypatch.setitem(low_data.TASKS, "sts", low_data.TASKS["sts"]._replace(report=report))
-    plan = Plan(limits=(5,), seeds=1, test="my/stsb")
+    for task in ("sts", "retrieval"):
+        row = low_data.TASKS[task]._replace(report=report)
+        monkeypatch.setitem(low_data.TASKS, task, row)
+    return asked
+
+
+def test_one_run_has_no_deviation_and_may_be_measured_on_a_test(
+    config, trained, measured, tmp_path
+):
+    where, root = str(tmp_path), tmp_path / "runs"
+    plan = Plan(limits=(5,), seeds=1, test=where, test_split="dev")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, split_seed=3))
-    found = run_plan(config, plan, tmp_path / "runs")
-    assert found == {"5 rows": {"runs": 1, "spearman": 0.0, "test Spearman": 0.7}}
-    assert (asked[0].data, asked[0].split) == ("my/stsb", "test")
-    assert asked[0].reading == CollectionOptions(split_seed=3)  # as what was trained on
+    expected = {"5 rows": {"runs": 1, "spearman": 0.0, "test figure": 0.7}}
+    assert run_plan(config, plan, root) == expected
+    (asked,) = measured
+    assert (asked.data, asked.split) == (where, "dev")
+    assert asked.reading == CollectionOptions(split_seed=3)  # as what was trained on
+    (model,) = asked.models
+    assert model.startswith(str(root / "5-0-")) and model.endswith("/run")
+    assert run_plan(config, plan, root) == expected and len(measured) == 1
+
+
+def test_a_test_that_comes_later_or_changes_trains_nothing_again(
+    config, trained, measured, tmp_path
+):
+    plan, root = Plan(limits=(5,), seeds=2), tmp_path / "runs"
+    run_plan(config, plan, root)
+    other = tmp_path / "other.tsv"
+    for sentence in ("one", "another", "another"):
+        other.write_text(f"score\tsentence1\tsentence2\n1\t{sentence}\ttest\n")
+        run_plan(config, plan._replace(test=str(other)), root)
+    assert (len(trained), len(measured)) == (2, 4)
+
+
+def test_a_test_that_cannot_be_read_is_told_before_anything_is_trained(config, trained, tmp_path):
+    for where, reason in (
+        ("my/typo", "my/typo is neither a file of sentences nor a folder of them"),
+        (str(tmp_path), r".* has no split 'test' \(test.tsv\); it has: "),
+    ):
+        with pytest.raises(UserError, match=f"--test={where} cannot be measured: {reason}"):
+            run_plan(config, Plan((5,), 1, test=where), tmp_path / "runs")
+    assert not trained and not (tmp_path / "runs").exists()
+
+
+def test_a_search_of_a_test_has_a_row_for_bm25(trained, measured, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONDENSER_JAX_CACHE", str(tmp_path / "cache"))
+    topics = ("apple", "pear", "plum", "quince")
+    for name, before in (("corpus", "all about the"), ("queries", "what is a")):
+        lines = [{"_id": f"{name[0]}{i}", "text": f"{before} {t}"} for i, t in enumerate(topics)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(o) + "\n" for o in lines))
+    (tmp_path / "qrels").mkdir()
+    for split, places in (("train", (0, 1)), ("dev", (2,)), ("test", (2, 3))):
+        lines = "".join(f"q{i}\t0\tc{i}\t1\n" for i in places)
+        (tmp_path / "qrels" / f"{split}.tsv").write_text(lines)
+    where = f"beir:{tmp_path}"
+    values = {"objective": {"name": "retriever"}, "data": {"train": where, "vocab_size": 80}}
+    found = run_plan(configure(values), Plan((0,), 1, test=where), tmp_path / "runs")
+    assert list(found) == ["all rows", "BM25"] and found["all rows"]["test figure"] == 0.7
+    assert found["BM25"]["test MRR@10"] == found["BM25"]["test Recall@100"] == 1.0
+    with pytest.raises(UserError, match="cannot be measured: .* has no split 'tests'"):
+        run_plan(configure(values), Plan((0,), 1, test=where, test_split="tests"), tmp_path)
 
 
 def test_a_plan_that_cannot_be_is_refused(config, tmp_path):

@@ -70,7 +70,7 @@ def without_data():
     """No data are read for the key of a step."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("condenser_jax.pipeline.recipe.identity", lambda *known: [])
-        patch.setattr("condenser_jax.pipeline.recipe._hash", lambda *where: "")
+        patch.setattr("condenser_jax.pipeline.recipe.collection_hash", lambda *where: "")
         yield
 
 
@@ -173,7 +173,7 @@ def test_all_steps_read_the_collection_as_the_retrievers_do(tmp_path, monkeypatc
     for name in ("first", "second"):
         values[name]["data"].update(wanted)
     hashed, read = [], []
-    monkeypatch.setattr(recipe, "_hash", lambda *asked: hashed.append(asked) or "")
+    monkeypatch.setattr(recipe, "collection_hash", lambda *asked: hashed.append(asked) or "")
     monkeypatch.setattr(recipe, "mine_file", lambda *_, reading, **__: read.append(reading))
     monkeypatch.setattr(recipe, "write_files", lambda report, prefix: None)
     report = types.SimpleNamespace(table="", figures={})
