@@ -16,8 +16,9 @@ from configs import cocondenser, condenser, mlm
 
 
 def configuration(args: argparse.Namespace, values: Any, steps: int, **sections: Any) -> RunConfig:
-    """A pre-training configuration of the benchmark: it reads neither `test` nor `dev`. (What has
-    paired the spans of dev's texts knows its answers, and would choose rates that keep them.)
+    """A pre-training configuration of the benchmark. Of docstrings it reads neither `test` nor
+    `dev`. (What has paired the spans of dev's texts knows its answers, and would choose rates that
+    keep them.) Of other texts a part is held out by document, whatever is asked of it.
     """
     values = values.copy_and_resolve_references()
     values.data.update({"source": args.source, "heldout_share": 2 * HELDOUT})

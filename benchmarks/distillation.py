@@ -51,6 +51,7 @@ from condenser_jax.pipeline.steps import Pipeline, Step  # noqa: E402
 SMOKE = {  # what is not said otherwise
     "size": "smoke",
     "seeds": 1,
+    "glue_seeds": 1,
     "source": "docstrings:jax,numpy",
     "least_accuracy": 0.0,
     "methods": ",".join(("separate", JOINT, KL_ALONE, "uniform-samples", "kd", "minilmv2")),

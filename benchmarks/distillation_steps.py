@@ -227,7 +227,7 @@ def _suite(args: argparse.Namespace, task: str) -> Suite:
         train_split, _, dev_split = splits[task].partition(":")
         values.run.data.update({"train_split": train_split, "dev_split": dev_split})
     if args.smoke:
-        values.update({"seeds": 1, "epochs": 1})
+        values.update({"epochs": 1})
         values.run.data.update({"train_limit": 64})
     return configure_suite(values.to_dict())
 

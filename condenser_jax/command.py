@@ -80,8 +80,10 @@ def reading_options(given: Mapping[str, flags.FlagHolder]) -> "CollectionOptions
 
 
 def refuse_idle(reason: str, *idle: flags.FlagHolder) -> None:
-    """Raises UserError for those of the flags that were given, which nothing would read."""
-    given = [f"--{flag.name}" for flag in idle if flag.present]
+    """Raises UserError for those of the flags that were given another value than they have anyhow,
+    which nothing would read.
+    """
+    given = [f"--{flag.name}" for flag in idle if flag.present and flag.value != flag.default]
     if given:
         them = "it" if len(given) == 1 else "them"
         raise UserError(f"{' and '.join(given)} would be ignored: {reason}; leave {them} out")

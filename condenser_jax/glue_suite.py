@@ -133,7 +133,15 @@ def _read_back(place: Path, name: str, kept: Mapping[str, Any]) -> Cell:
     found = json.loads((place / CELL).read_text(encoding="utf-8"))
     written = {file.stem for file in (place / SUBMISSION).glob("*.tsv")}
     tests = {file: now for file, now in kept["tests"].items() if file in written}
-    found["tests"] = {file: found.get("tests", tests).get(file) for file in kept["tests"]}
+    before = found.setdefault("tests", tests)
+    for file in sorted(kept["tests"].keys() - before.keys()):
+        log.warning(
+            "%s: finished before there were texts for %s.tsv, and has no predictions on them; name "
+            "another --workdir to make some",
+            place,
+            file,
+        )
+    kept = {**kept, "tests": {file: kept["tests"].get(file, before[file]) for file in before}}
     for what, now in kept.items():
         if found[what] != now:
             raise UserError(
@@ -197,7 +205,7 @@ def read_results(root: str | Path) -> Results:
 
     Old ones leave out a dropout that was the checkpoint's: it is like no other rate, nor theirs.
     """
-    path = Path(root) / RESULTS
+    path = Path(root).expanduser() / RESULTS
     try:
         found = Results.from_json(json.loads(path.read_text(encoding="utf-8")))
         unknown = {key for key in DROPOUT if found.protocol.get(key, 0.0) is None}

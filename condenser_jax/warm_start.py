@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from condenser_jax.config import RunConfig
-from condenser_jax.data.tokenization import tokenizer_hash
+from condenser_jax.data.tokenization import load_tokenizer, tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import log_unigram
 from condenser_jax.feeds.base import Material
@@ -143,6 +143,8 @@ def check_words(checkpoint: Checkpoint, material: Material, is_taught: bool) -> 
     own = checkpoint.tokenizer_path
     if not own or tokenizer_hash(own) == tokenizer_hash(material.tokenizer_directory):
         return
+    if load_tokenizer(own).get_vocab() == material.tokenizer.get_vocab():
+        return  # the same words, written down by another version
     if is_taught:
         raise UserError(
             f"the student starts from weights of another tokenizer ({own}) than its teacher's: ids "

@@ -18,7 +18,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """Yields the path of a file to write, which takes the name `path` at the end. When something is
     raised it is removed, and a file that was there before stays.
     """
-    half = Path(path).with_name(f"{Path(path).name}.half")
+    path = Path(os.path.expanduser(path))
+    half = path.with_name(f"{path.name}.half")
     try:
         yield half
         os.replace(half, path)
@@ -47,16 +48,17 @@ def remove_whole(folder: Path) -> None:
 
 def check_file(path: str | Path, flag: str) -> None:
     """Raises UserError for a file that cannot be written at `path`, the value of `flag`."""
-    if Path(path).is_dir():
+    place = Path(os.path.expanduser(path))
+    if place.is_dir():
         raise UserError(f"{flag}={path} is a folder; name a file in it")
-    check_folder(Path(path).parent, f"{flag}={path}", flag)
+    check_folder(place.parent, f"{flag}={path}", flag)
 
 
 def check_folder(path: str | Path, name: str, flag: str) -> None:
     """Raises UserError for a folder that cannot be written or made. `name` is what lies there, in
     the user's words, and `flag` where it was named.
     """
-    place = Path(path).absolute()
+    place = Path(os.path.expanduser(path)).absolute()
     while not place.exists() and not place.parent.is_file():
         place = place.parent
     if not place.exists():

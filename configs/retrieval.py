@@ -19,7 +19,7 @@ The same in seconds.
 
 MS MARCO passages as published: 8 queries with 8 passages each, learning rate 5e-6, 3 epochs on BM25
 negatives; `launch/mine.py` makes the negatives of the second stage, which starts anew from the
-pre-trained encoder for 2 epochs (`--config.training.steps=100196`). Expect MRR@10 .357 after the
+pre-trained encoder for 2 epochs (`--config.training.steps=100195`). Expect MRR@10 .357 after the
 first stage and .382 after the second, from a coCondenser. Not yet measured here. Evaluations ask
 the queries of `dev.small`, as MS MARCO's own files are called; a BEIR folder has a `dev` instead
 (`--config.data.collection=beir:my/msmarco --config.data.split=dev`).

@@ -82,7 +82,7 @@ def main() -> None:
     task = TASKS[choose("task", TASK.value, TASKS)]
     check_flags(TASK.value, [name for name, flag in (READ | READING).items() if flag.present])
     check_idle()
-    prefix = Path(OUTPUT.value or TASK.value)
+    prefix = Path(OUTPUT.value or TASK.value).expanduser()
     check_prefix(prefix)
     options = {name: flag.value for name, flag in READ.items() if name in task.flags}
     reading = command.reading_options(READING)

@@ -51,11 +51,11 @@ def main() -> None:
         raise UserError(
             "--data and --output are both needed: --data=beir:my/scifact --output=hard.jsonl"
         )
+    check_wishes(OUTPUT.value, bool(MODEL.value) or BM25.value)  # before a model is read
     if not MODEL.value:
         command.refuse_idle("there is no --model", VECTORS, POOLING, FORCE)
     if DATA.value.startswith(f"{TEVATRON}:"):
         command.refuse_idle("a training file has no splits", SPLIT)
-    check_wishes(OUTPUT.value, bool(MODEL.value) or BM25.value)  # before a model is read
     options = MiningOptions(DEPTH.value, NEGATIVES.value, MARGIN.value, SHARE.value, SEED.value)
     encoder = None
     if MODEL.value:

@@ -53,7 +53,7 @@ class Schedule:
             if steps and name in phases:
                 return before
             before += steps
-        return before + next(i for i, phases in enumerate(self.cycle) if name in phases)
+        return before + [name in phases for phases in self.cycle].index(True)
 
 
 @dataclasses.dataclass(frozen=True)

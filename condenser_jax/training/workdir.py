@@ -46,7 +46,7 @@ class Workdir:
     root: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.root.expanduser())
+        object.__setattr__(self, "root", Path(os.path.expanduser(self.root)))
 
     @property
     def config(self) -> Path:

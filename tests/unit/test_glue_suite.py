@@ -237,8 +237,8 @@ def predicted(monkeypatch):
     monkeypatch.setattr(glue_suite, "_predict", predict)
 
 
-def test_test_splits_that_come_or_change_after_a_run_are_refused(
-    suite, trained, predicted, tmp_path, folder
+def test_a_test_split_that_comes_after_a_run_is_told_and_one_that_changes_refused(
+    suite, trained, predicted, tmp_path, folder, caplog
 ):
     def run():
         run_suite(suite(tasks="rte"), tmp_path / "runs", "mine")
@@ -246,9 +246,10 @@ def test_test_splits_that_come_or_change_after_a_run_are_refused(
     changed = "the test splits of rte have changed since .* finished; restore what was there or"
     test, text = folder / "rte" / "test.jsonl", json.dumps(PAIRS[0]) + "\n"
     run()
+    assert "no predictions on them" not in caplog.text
     test.write_text(text)
-    with pytest.raises(UserError, match=changed):
-        run()
+    run()
+    assert "before there were texts for RTE.tsv, and has no predictions on them" in caplog.text
     shutil.rmtree(tmp_path / "runs")
     run()
     test.write_text(text * 2)
@@ -260,7 +261,7 @@ def test_test_splits_that_come_or_change_after_a_run_are_refused(
 
 
 def test_finished_runs_of_before_test_splits_were_hashed_are_read(
-    suite, trained, predicted, tmp_path, folder
+    suite, trained, predicted, tmp_path, folder, caplog
 ):
     (folder / "rte" / "test.jsonl").write_text(json.dumps(PAIRS[0]) + "\n")
     once = run_suite(suite(tasks="rte"), tmp_path, "mine")
@@ -270,8 +271,8 @@ def test_finished_runs_of_before_test_splits_were_hashed_are_read(
         cell.write_text(json.dumps(content))
     assert run_suite(suite(tasks="rte"), tmp_path, "mine") == once and len(trained) == 4
     (tmp_path / "rte" / "lr0.001-seed0" / "submission" / "RTE.tsv").unlink()
-    with pytest.raises(UserError, match="the test splits of rte have changed since"):
-        run_suite(suite(tasks="rte"), tmp_path, "mine")
+    assert run_suite(suite(tasks="rte"), tmp_path, "mine") == once
+    assert "lr0.001-seed0: finished before there were texts for RTE.tsv" in caplog.text
 
 
 def test_a_finished_run_that_started_from_other_weights_is_refused(
