@@ -126,6 +126,13 @@ def test_a_wrong_configuration_is_refused(change, text):
         configure_pipeline(get_config("smoke").to_dict() | change)
 
 
+def test_the_queries_that_are_asked_at_the_end_are_not_trained_on():
+    values = get_config("smoke").to_dict()
+    values["second"]["data"]["train_split"] = values["split"]
+    with pytest.raises(UserError, match="second.data.train_split is 'test', whose queries are ask"):
+        configure_pipeline(values)
+
+
 @pytest.mark.parametrize(
     ("run", "section", "key", "given"),
     [

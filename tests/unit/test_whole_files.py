@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from condenser_jax.errors import UserError
-from condenser_jax.whole_files import check_file, check_folder, remove_whole
+from condenser_jax.whole_files import check_file, check_folder, remove_whole, written_whole
 
 
 @pytest.fixture
@@ -54,3 +54,13 @@ def test_a_place_that_cannot_be_written_is_refused(folder, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(UserError, match="a/b cannot be written: .*/run is read-only; name another"):
         check_file(folder / "a" / "b", "--output")
+
+
+def test_a_tilde_is_the_home_for_what_is_written_and_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="--output=~/folder is a folder"):
+        check_file("~/folder", "--output")
+    with written_whole("~/file.txt") as half:
+        half.write_text("whole")
+    assert (tmp_path / "file.txt").read_text() == "whole"
