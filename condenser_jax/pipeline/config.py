@@ -73,7 +73,6 @@ def configure_pipeline(values: Mapping[str, Any]) -> PipelineConfig:
                 f"{name}.data.train_split is {values['split']!r}, whose queries are asked at the "
                 "end; train on another split than `split`."
             )
-    for name in ("first", "second"):
         data = dataclasses.replace(runs[name].data, collection=values["collection"])
         runs[name] = dataclasses.replace(runs[name], data=data)
     return PipelineConfig(
