@@ -82,12 +82,12 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
     Args:
       students: their size, their teacher's, and how they were trained, in words.
     """
-    accuracy, seeds = figures.teacher_accuracy, figures.options["seeds"]
+    accuracy, seeds = figures.teacher_accuracy, int(figures.options["seeds"])
     own = "a split and masks" if figures.options["teacher"] else "a split, a teacher and masks"
+    several = f"Seeds: {seeds}, mean ± standard deviation; each has {own} of its own."
     yield (
-        f"{students} Seeds: {seeds}, mean ± standard deviation; each has {own} "
-        f"of its own. The teacher's MLM names {accuracy[0]:.1%} of the masked "
-        "held-out tokens."
+        f"{students} {several if seeds > 1 else 'One seed.'} The teacher's MLM names "
+        f"{accuracy[0]:.1%} of the masked held-out tokens."
     )
     yield ""
     yield from _table(figures.rows, arms, COLUMNS)

@@ -270,9 +270,13 @@ def test_seeds_share_a_teacher_that_is_given(arms, report, teacher, told):
     assert f"each has {told} of its own." in next(report.section_lines(figures, arms.ARMS, ""))
 
 
-def test_one_seed_has_no_deviation(report):
+def test_one_seed_has_no_deviation(arms, report):
     assert report.spread([0.5]) == (0.5, None)
-    assert report._said((0.5, None)) == "0.500"
+    rows = {"kd": [{"packages": 0.5}]}
+    figures = report.figures_of(OPTIONS | {"seeds": "1"}, [0.3], rows, {}, {})
+    text = "\n".join(report.section_lines(figures, arms.ARMS, ""))
+    assert "| KD | - | - | - | - | - | 0.500 |" in text
+    assert "One seed. The teacher's MLM names 30.0%" in text and "deviation" not in text
 
 
 @pytest.mark.parametrize("rates", ["-1e-3", "1e-3,nan", "0", "inf"])
