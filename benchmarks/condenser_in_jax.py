@@ -48,7 +48,7 @@ def options_of(job: Job) -> condenser.CondenserConfig:
     return condenser.CondenserConfig(early_layer=job.early_layer, head_layers=HEAD_LAYERS)
 
 
-def _build(job: Job, **form):
+def build_step(job: Job, **form):
     """The function that makes a state, and the compiled-to-be step."""
     compute = ComputeConfig(dtype=job.dtype, **form)
     objective = condenser.build(backbone_of(job), compute, options_of(job))
@@ -61,7 +61,7 @@ def _build(job: Job, **form):
 
 def make(job: Job, **form) -> Contender:
     """Our step in the given form (`lean`, `scan_layers`, `remat`)."""
-    create, step = _build(job, **form)
+    create, step = build_step(job, **form)
     batch = jax.tree.map(jnp.asarray, make_batch(job))
     state = jax.jit(create)(jax.random.key(SEED))
 
@@ -78,7 +78,7 @@ def make(job: Job, **form) -> Contender:
 
 def compiled_flops(job: Job, **form) -> float:
     """Operations per token that the compiler counts in our step, unrolled; nothing is run."""
-    create, step = _build(job, scan_layers=False, **form)
+    create, step = build_step(job, scan_layers=False, **form)
     state = jax.eval_shape(create, jax.random.key(SEED))
     compiled = step.lower(state, {}, make_batch(job), DIALS).compile()
     return compiled.cost_analysis()["flops"] / (job.batch * job.length)

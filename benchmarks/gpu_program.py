@@ -6,10 +6,11 @@
 
 Nothing is run and no device is needed, only the CUDA plugin of jax. Each kernel is charged the
 larger of two times: its bytes (operands and results; of a slice or a look-up what is moved) over
-the bandwidth of memory, its operations over the speed of matrix products; both speeds are those
-that were measured on an H200. The sum is a floor: no launch costs anything there, and every kernel
-is perfect. A step far above it is bound by launches, one near it by memory. Appends a line to
-docs/benchmarks/gpu_program.jsonl.
+the bandwidth of memory, its operations over the speed of matrix products, at the speeds that an
+H200 reaches on large copies and products. The sum is a floor: launches cost nothing there and every
+kernel is perfect, but for one thing: what a kernel leaves in the cache the next one reads faster,
+which helps small steps most. A step far above it is bound by launches, one near it by memory.
+Appends a line to docs/benchmarks/gpu_program.jsonl.
 """
 
 import argparse
@@ -26,6 +27,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 import jax  # noqa: E402
 import record  # noqa: E402
+from flag_types import count  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 # Without a device nothing can be tried out, so products are the library's.
@@ -55,7 +57,7 @@ BEGINNING = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.-]+).*\{$")
 INSTRUCTION = re.compile(
     r"^\s+(?:ROOT )?%(?P<name>[\w.-]+) = (?P<shape>\([^=]*?\)|\S+) (?P<kind>[\w-]+)\((?P<rest>.*)$"
 )
-LAUNCHED = {"fusion", "custom-call", "copy", "scatter", "sort", "reduce", "dot", "convert"}
+LAUNCHES_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 LIBRARY = 'custom_call_target="__cublas'
 SMALL = 64  # bytes: an index, not what is written
 
@@ -100,7 +102,8 @@ def _launched(bodies: Mapping[str, list[re.Match[str]]], name: str, times: int) 
             yield from _launched(bodies, _found(r"to_apply=%?([\w.-]+)", rest), times)
         elif (inner := _product_inside(bodies, line)) is not None:
             yield from _launched(bodies, inner, times)
-        elif line["kind"] in LAUNCHED:
+        elif line["kind"] not in LAUNCHES_NOTHING:
+            assert line["kind"] != "conditional", "which branch is taken is not known before"
             read = [shapes[name] for name in re.findall(r"%([\w.-]+)", rest.partition("), ")[0])]
             is_product = LIBRARY in rest
             part = re.search(r'op_name="([^"]*)"', rest)
@@ -166,25 +169,38 @@ def summary(found: list[Kernel]) -> dict[str, Any]:
     }
 
 
-def compiled(method: str, batch: int, length: int, scanned: bool) -> tuple[str, int]:
-    """The program of a step, and the bytes that it needs beside its arguments."""
+def h100() -> jax.sharding.SingleDeviceSharding:
+    """A place on an H100 that is not there. Ends the command where jax has no CUDA plugin."""
+    os.environ.setdefault(WITHOUT_DEVICE, "1")
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {WITHOUT_TRYING}"
+    try:
+        target = topologies.get_topology_desc("H100", "cuda", topology="1x1x1", target_config=H100)
+    except (NotImplementedError, RuntimeError) as error:
+        sys.exit(f'jax {jax.__version__} has no CUDA plugin ({error}); pip install -e ".[cuda]"')
+    return jax.sharding.SingleDeviceSharding(target.devices[0])
+
+
+def compiled(
+    method: str, batch: int, length: int, scanned: bool, place: jax.sharding.Sharding
+) -> tuple[str, int]:
+    """The program of a step of [batch, length] tokens, and the bytes that it needs beside its
+    arguments.
+    """
     if method == "condenser":
         import condenser_in_jax as ours
         from condenser_job import SIZES, Job, make_batch
 
         *shape, _ = SIZES["base"]
         job = Job(*shape, batch, length, "bfloat16")
-        create, step = ours._build(job, scan_layers=scanned)
+        create, step = ours.build_step(job, scan_layers=scanned)
         frozen = {}
     else:
         import tutor_in_jax as ours
         from tutor_job import Job, make_batch
 
         job = Job(6, 384, 3, 384, 12, batch, 30_522, length, "bfloat16")
-        create, freeze, step = ours._build(job, ours.JOINT, scan_layers=scanned)
+        create, freeze, step = ours.build_step(job, ours.JOINT, scan_layers=scanned)
         frozen = jax.eval_shape(freeze, jax.random.key(0))
-    topology = topologies.get_topology_desc("H100", "cuda", topology="1x1x1", target_config=H100)
-    place = jax.sharding.SingleDeviceSharding(topology.devices[0])
     state = jax.eval_shape(create, jax.random.key(0))
     arguments = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jax.numpy.shape(x), x.dtype, sharding=place),
@@ -197,22 +213,18 @@ def compiled(method: str, batch: int, length: int, scanned: bool) -> tuple[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=["condenser", "tutor_kd"], default="condenser")
-    parser.add_argument("--batch", type=int, default=64, help="rows")
-    parser.add_argument("--length", type=int, default=128, help="tokens of a row")
-    parser.add_argument("--parts", type=int, default=12, help="parts of the step to print")
+    parser.add_argument("--batch", type=count, default=64, help="rows")
+    parser.add_argument("--length", type=count, default=128, help="tokens of a row")
+    parser.add_argument("--parts", type=count, default=12, help="parts of the step to print")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
-    os.environ.setdefault(WITHOUT_DEVICE, "1")
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {WITHOUT_TRYING}"
+    place = h100()
     figures = {}
     for form in ("unrolled", "scanned"):
         began = time.monotonic()
-        try:
-            program, memory = compiled(
-                arguments.method, arguments.batch, arguments.length, form == "scanned"
-            )
-        except (NotImplementedError, RuntimeError) as error:
-            sys.exit(f'no program for an H100 ({error}); pip install -e ".[cuda]" first')
+        program, memory = compiled(
+            arguments.method, arguments.batch, arguments.length, form == "scanned", place
+        )
         found = list(kernels(program))
         seconds = round(time.monotonic() - began, 1)
         figures[form] = {**summary(found), "temporary_gb": round(memory / 1e9, 2)}

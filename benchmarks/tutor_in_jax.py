@@ -40,7 +40,7 @@ def backbones_of(job: Job) -> tuple[BackboneConfig, BackboneConfig]:
     )
 
 
-def _build(job: Job, active: tuple[str, ...], **form):
+def build_step(job: Job, active: tuple[str, ...], **form):
     """(function that makes a state, function that makes the teacher, the step to be compiled)."""
     compute = ComputeConfig(dtype=job.dtype, **form)
     teacher, student = backbones_of(job)
@@ -63,7 +63,7 @@ def _build(job: Job, active: tuple[str, ...], **form):
 
 def make(job: Job, **form) -> Contender:
     """Our step in the given form (`scan_layers`, `remat`)."""
-    create, freeze, step = _build(job, JOINT, **form)
+    create, freeze, step = build_step(job, JOINT, **form)
     batch = jax.tree.map(jnp.asarray, make_batch(job))
     state, frozen = (jax.jit(f)(jax.random.key(seed)) for seed, f in enumerate((create, freeze)))
 
@@ -80,7 +80,7 @@ def make(job: Job, **form) -> Contender:
 
 def compiled_flops(job: Job, active: tuple[str, ...] = JOINT) -> float:
     """Operations of a step that the compiler counts, layers unrolled; nothing is run."""
-    create, freeze, step = _build(job, active, scan_layers=False)
+    create, freeze, step = build_step(job, active, scan_layers=False)
     state, frozen = (jax.eval_shape(f, jax.random.key(SEED)) for f in (create, freeze))
     return step.lower(state, frozen, make_batch(job), DIALS).compile().cost_analysis()["flops"]
 

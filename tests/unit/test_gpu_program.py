@@ -72,3 +72,21 @@ def test_the_floor_is_the_larger_of_two_times(module):
     counting = module.Kernel("", True, 1, 8, 3 * module.PRODUCTS)
     assert moving.seconds == 2.0
     assert counting.seconds == 3.0
+
+
+def test_a_kernel_of_a_kind_that_nobody_foresaw_is_counted(module):
+    program = PROGRAM.replace(
+        "ROOT %kept = f32[80,4]{1,0} fusion(", "ROOT %kept = f32[80,4] brand-new("
+    )
+    assert module.summary(list(module.kernels(program)))["kernels"] == 5
+
+
+def test_without_the_plugin_of_jax_the_remedy_is_told(module, monkeypatch):
+    def missing(*_, **__):
+        raise NotImplementedError("topology not implemented for cuda")
+
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv(module.WITHOUT_DEVICE, "1")
+    monkeypatch.setattr(module.topologies, "get_topology_desc", missing)
+    with pytest.raises(SystemExit, match=r'no CUDA plugin \(.*\); pip install -e ".\[cuda\]"'):
+        module.h100()
