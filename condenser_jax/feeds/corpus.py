@@ -166,12 +166,17 @@ def prepare_config(config: DataConfig, seed: int, tokenizer: str) -> PrepareConf
 
 
 def summary(card: dict[str, Any]) -> str:
-    """One line on prepared data."""
-    train, heldout = card["splits"]["train"], card["splits"]["heldout"]
-    return (
+    """One line on prepared data; broken records, if there are any, are told with the first."""
+    splits, bad = card["splits"], card["bad_records"]
+    train, heldout = splits["train"], splits["heldout"]
+    told = (
         f"{card['spec']} {train['documents']:,} documents, {train['spans']:,} spans, "
         f"{train['tokens']:,} tokens to train on; {heldout['documents']:,} documents held out"
     )
+    if not bad["count"]:
+        return told
+    left_out = f"{bad['count']:,} of {bad['records']:,} records are broken and left out"
+    return f"{told}; {left_out}, the first: {bad['first'][0]}"
 
 
 def train_batches(

@@ -1,6 +1,7 @@
 """Prepared data are whole, without copies, the same for any number of workers, and found again."""
 
 import errno
+import json
 import random
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from condenser_jax.data.prepare import (
 from condenser_jax.data.store import open_prepared, verify
 from condenser_jax.data.tokenization import load_backend
 from condenser_jax.errors import UserError
+from condenser_jax.feeds.corpus import summary
 
 WORDS = "the model reads a span of text and learns to guess every masked word in it".split()
 
@@ -280,3 +282,13 @@ def test_what_prepares_imports_neither_jax_nor_transformers():
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_run_tells_how_many_records_are_broken_and_where_the_first_is(config, tmp_path):
+    assert "broken" not in summary(run(config).card)
+    texts = write_corpus(tmp_path / "corpus.txt")
+    sound = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (tmp_path / "broken.jsonl").write_text(sound + "{no\n")
+    told = summary(run(replace(config, source=f"jsonl:{tmp_path}/broken.jsonl")).card)
+    assert "; 1 of 121 records are broken and left out, the first: " in told
+    assert "broken.jsonl:121 " in told
