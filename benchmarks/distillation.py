@@ -40,7 +40,8 @@ from distillation_arms import (  # noqa: E402
 )
 from distillation_picture import draw  # noqa: E402
 from distillation_report import Figures, figures_of, section_lines, section_of  # noqa: E402
-from distillation_steps import Given, Students, check_tasks, look_at_teacher  # noqa: E402
+from distillation_steps import TASKS, Given, Students, check_tasks, look_at_teacher  # noqa: E402
+from distillation_together import FIGURES  # noqa: E402
 from flag_types import count, listed, rate  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
@@ -56,7 +57,6 @@ SMOKE = {  # what is not said otherwise
     "least_accuracy": 0.0,
     "methods": ",".join(("separate", JOINT, KL_ALONE, "uniform-samples", "kd", "minilmv2")),
 }
-FIGURES = ("heldout_teacher/auc", "heldout_uniform/auc", "heldout_teacher/cosine")
 GLUE_RATES = (1e-3, 2e-3)  # at rates of large checkpoints small students learn too little
 Rows = dict[str, list[dict[str, float]]]
 
@@ -74,7 +74,7 @@ class Experiment:
 
     def run_seed(self, seed: int) -> None:
         """Teacher, students, measures; with --glue, of the first seed, fine-tuning."""
-        students = Students(self.args, self.given, seed)
+        students = Students(self.args, self.given, seed, self.arms)
         main = self.arms.get(JOINT) or next(iter(self.arms.values()))
         trained: dict[str, Step] = {}
         first: Mapping[str, float] = {}
@@ -113,10 +113,22 @@ class Experiment:
         starts: dict[str, Step | None] = {RANDOM: None, **trained}
         if self.args.glue_teacher:
             starts[TEACHER] = None
+        if self.args.side_by_side:
+            self._fine_tune_together(students, main, starts)
+            return
         for name, start in starts.items():
             print(f"GLUE: {name}", flush=True)
             step = students.fine_tuned(name, self.arms.get(name, main), start)
             self.glue[name] = self.pipeline.result(step).facts
+
+    def _fine_tune_together(
+        self, students: Students, main: Arm, starts: Mapping[str, Step | None]
+    ) -> None:
+        for task in TASKS:
+            print(f"GLUE: {task}", flush=True)
+            step = students.fine_tuned_together(task, self.arms, main, starts)
+            for name, found in self.pipeline.result(step).facts.items():
+                self.glue.setdefault(name, {})[task] = found
 
     def _note(self, rows: Rows, name: str, found: Mapping[str, float]) -> None:
         rows.setdefault(name, []).append(dict(found))
@@ -153,6 +165,9 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=64, help="tokens of a row")
     parser.add_argument("--methods", default="", help="rows, with commas; default: all")
     parser.add_argument("--row", action="append", default=[], help='another: TITLE={"KEY": VALUE}')
+    parser.add_argument(
+        "--side_by_side", action="store_true", help="rows of one shape train as one program"
+    )
     parser.add_argument(
         "--seeds", type=count, default=2, help="each with its own split and teacher"
     )

@@ -201,3 +201,4 @@ def _data(values: Any, args: argparse.Namespace, seed: int) -> None:
     values.seed = seed
     values.data.update({"source": args.source, "max_length": args.length, "heldout_share": HELDOUT})
     values.training.update({"tensorboard": False, "log_every": 100})
+    values.compute.scan_layers = False  # few layers: faster by themselves

@@ -6,20 +6,23 @@ import argparse
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from distillation_arms import RANDOM, TEACHER, Arm, student_config, teacher_config
+from distillation_arms import ARMS, RANDOM, TEACHER, Arm, student_config, teacher_config
+from distillation_family import FAMILIES, families_of
 from distillation_probes import Probed, probe
+from distillation_together import train_family
+from glue_together import fine_tune_together
 
 from condenser_jax.build import build
 from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.corpus import tokenizer_at
 from condenser_jax.finished import read_run
-from condenser_jax.glue.report import SCORE, chosen_rate, summary
+from condenser_jax.glue.report import SCORE, Cell, chosen_rate, summary
 from condenser_jax.glue_plan import Suite, configure_suite, protocol_of
 from condenser_jax.glue_suite import read_task, run_suite
 from condenser_jax.models.config import BackboneConfig
@@ -72,23 +75,61 @@ def place_of(teacher: Result) -> str:
 class Students:
     """The steps of students of one teacher, that of one seed."""
 
-    def __init__(self, args: argparse.Namespace, given: Given, seed: int) -> None:
+    def __init__(
+        self, args: argparse.Namespace, given: Given, seed: int, arms: Mapping[str, Arm]
+    ) -> None:
         self.args, self.given, self.seed = args, given, seed
         self.teacher = teacher_step(args, given, seed)
+        self.families = self._families(arms) if args.side_by_side else {}
 
     def config(self, arm: Arm) -> RunConfig:
         """Of a student, whose teacher is not there yet."""
         return student_config(self.args, arm, self.seed, self.given.config)
 
     def trained(self, name: str, arm: Arm) -> Step:
-        """Trains a student."""
+        """Trains a student, by itself or beside those of its family."""
         config = self.config(arm)
+        if name in self.families:
+            return self._trained_beside(name, config)
 
         def run(directory: Path, earlier: Results) -> Facts:
             _, history = train(self._taught(config, earlier), directory / RUN, time.time())
             return {"first": history["first"], "last": history["last"]}
 
         return Step(f"{name}-seed-{self.seed}", run, settings_of(config), (self.teacher,))
+
+    def _families(self, arms: Mapping[str, Arm]) -> dict[str, Step]:
+        """{row: the step that trains its family}."""
+        rows = {name: self.config(arm) for name, arm in arms.items()}
+        leads = {name: self.config(ARMS[family.lead]) for name, family in FAMILIES.items()}
+        found = {}
+        for name, members in families_of(rows, leads).items():
+            step = self._trained_together(name, {row: rows[row] for row in members}, leads[name])
+            found |= dict.fromkeys(members, step)
+        return found
+
+    def _trained_together(self, name: str, rows: dict[str, RunConfig], lead: RunConfig) -> Step:
+        """Trains a family."""
+
+        def run(directory: Path, earlier: Results) -> Facts:
+            taught = {row: self._taught(config, earlier) for row, config in rows.items()}
+            return train_family(FAMILIES[name], taught, self._taught(lead, earlier), directory)
+
+        settings = {row: settings_of(config) for row, config in rows.items()}
+        return Step(f"family-{name}-seed-{self.seed}", run, settings, (self.teacher,))
+
+    def _trained_beside(self, name: str, config: RunConfig) -> Step:
+        """Takes a student from its family."""
+        family = self.families[name]
+
+        def run(directory: Path, earlier: Results) -> Facts:
+            there = earlier[family.name].directory / name
+            if there.is_dir():
+                there.rename(directory / RUN)
+            return earlier[family.name].facts[name]
+
+        settings = settings_of(config)
+        return Step(f"{name}-seed-{self.seed}", run, settings, (self.teacher, family))
 
     def probed(self, arm: Arm, student: Step) -> Step:
         """Measures a student's frozen encoder."""
@@ -154,8 +195,7 @@ class Students:
                 rate = chosen_rate(run_suite(first, directory / task, name).tasks[task])
                 rest = _of_grid(begun, learning_rates=(rate,))
                 cells = run_suite(rest, directory / task, name).tasks[task]
-                scores = [cell.last[SCORE] for cell in cells]
-                found[task] = {**summary(cells, SCORE)["last"], "scores": scores, "rate": rate}
+                found[task] = _scores(cells)
             return found
 
         settings = {
@@ -166,6 +206,30 @@ class Students:
         size = settings_of(self.config(arm))["config"]["model"]
         slug = name.replace(" ", "-")
         return Step(f"glue-{slug}-seed-{self.seed}", run, {**settings, "student": size}, after)
+
+    def fine_tuned_together(
+        self, task: str, arms: Mapping[str, Arm], main: Arm, starts: Mapping[str, Step | None]
+    ) -> Step:
+        """Fine-tunes all encoders on a task, as `fine_tuned` does one of them."""
+        suite = _suite(self.args, task)
+
+        def run(directory: Path, earlier: Results) -> Facts:
+            begun = {
+                name: suite._replace(
+                    run=self._begun(suite.run, name, arms.get(name, main), start, earlier)
+                )
+                for name, start in starts.items()
+            }
+            cells = fine_tune_together(task, begun)
+            return {name: _scores(found) for name, found in cells.items()}
+
+        settings = {
+            "protocol": [protocol_of(_of_grid(suite, seeds=1)), suite.grid.seeds, _hashes(suite)],
+            "student": settings_of(self.config(main))["config"]["model"],
+            "encoders": list(starts),
+        }
+        after = (self.teacher, *(start for start in starts.values() if start is not None))
+        return Step(f"glue-{task}-seed-{self.seed}", run, settings, after)
 
     def _taught(self, config: RunConfig, earlier: Results) -> RunConfig:
         return changed(config, "objective", teacher=place_of(earlier[self.teacher.name]))
@@ -203,6 +267,12 @@ class Students:
         return changed(run, "model", hidden_dropout=DROPOUT, attention_dropout=DROPOUT)
 
 
+def _scores(cells: list[Cell]) -> Facts:
+    """Of the runs of one rate: median, deviation and each, at the last step."""
+    scores = [cell.last[SCORE] for cell in cells]
+    return {**summary(cells, SCORE)["last"], "scores": scores, "rate": cells[0].learning_rate}
+
+
 def packages_of(args: argparse.Namespace) -> str:
     """The docstrings of the probe `packages`: those that are trained on, else all."""
     is_one = args.source.startswith("docstrings:") and " + " not in args.source
@@ -221,6 +291,7 @@ def _suite(args: argparse.Namespace, task: str) -> Suite:
     values = glue_suite.get_config()
     values.update({"tasks": task, "seeds": args.glue_seeds, "learning_rates": args.glue_rates})
     values.run.model.init = ""
+    values.run.compute.scan_layers = False
     values.run.data.update({"source": args.glue, "train_limit": TASKS[task]})
     splits = {name: files for name, _, files in (one.partition("=") for one in args.split)}
     if task in splits:

@@ -31,6 +31,7 @@ from condenser_jax.training.hooks import (
 from condenser_jax.training.loop import Loop
 from condenser_jax.training.progress import Progress, duration
 from condenser_jax.training.signals import graceful_stop
+from condenser_jax.training.state import TrainState
 from condenser_jax.training.topology import topology_devices
 from condenser_jax.training.workdir import (
     Workdir,
@@ -75,6 +76,27 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
     cluster.check_same("the prepared data", built.hashes, remedy)
     with _shared_workdir(path, stored, built) as workdir:
         return workdir, _run(config, built, workdir, stored, began)
+
+
+def record_run(
+    config: RunConfig, built: Built, path: str | Path, state: TrainState, history: dict[str, Any]
+) -> Workdir:
+    """Writes the work directory of a run that was brought to its end elsewhere, as `train` leaves
+    it: its last checkpoint, and what evaluations found ({"first", "last": figures}).
+
+    Raises UserError as `train` does.
+    """
+    history = {**history, "evaluated": config.training.steps}
+    record = {"step": config.training.steps, "history": history, "metrics_offset": 0}
+    with (
+        _shared_workdir(path, dataclasses.asdict(config), built) as workdir,
+        Checkpoints(workdir.checkpoints, keep=config.training.keep) as checkpoints,
+    ):
+        checkpoints.save(config.training.steps, state, record)
+        checkpoints.wait()
+        if cluster.is_first():
+            write_json(workdir.result, history)
+    return workdir
 
 
 @contextlib.contextmanager

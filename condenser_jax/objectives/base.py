@@ -68,6 +68,7 @@ class Objective:
     exports: tuple[str, ...]  # groups that become the Hugging Face checkpoint
     predict: Mapping[str, Callable]  # what evaluators may call: (params, frozen, batch) -> arrays
     accumulates: bool = True  # False where the loss reads the batch as a whole: a contrast
+    apart: tuple[str, ...] = ()  # groups that are players of their own, whoever trains them
 
     def phase(self, name: PhaseName) -> Phase:
         """The phase of that name."""
@@ -78,13 +79,14 @@ class Objective:
         return tuple(sorted({group for name in active for group in self.phase(name).trains}))
 
     def players(self, groups: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The groups, put together where the same phases train them: each player is clipped by
-        itself.
+        """The groups, put together where the same phases train them, but for those `apart`: each
+        player is clipped by itself.
         """
         by_phases: dict[tuple[str, ...], list[str]] = {}
         for group in groups:
             trainers = tuple(phase.name for phase in self.phases if group in phase.trains)
-            by_phases.setdefault(trainers, []).append(group)
+            player = (group,) if group in self.apart else trainers
+            by_phases.setdefault(player, []).append(group)
         return tuple(tuple(player) for player in by_phases.values())
 
 

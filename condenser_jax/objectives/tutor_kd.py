@@ -274,8 +274,8 @@ class TutorKd:
             return Loss(jnp.zeros(()), metrics)
         entropy = policy.entropy(jax.lax.stop_gradient(played.policy))
         metrics["entropy"] = mean(entropy, weights)
-        if options.reward_baseline == "batch_mean":
-            reward = reward - (reward * weights).sum() / counts["masked"]
+        if options.baseline:
+            reward = reward - options.baseline * ((reward * weights).sum() / counts["masked"])
         masked = counts["masked"]
         loss = policy.policy_loss(played.policy, played.replaced, reward, weights, masked)
         metrics |= shares_of({"loss": loss}, weights, counts)
@@ -298,7 +298,12 @@ def build(
     backbone: BackboneConfig, compute: ComputeConfig, options: TutorKdConfig, teacher: Teacher
 ) -> Objective:
     """The objective `tutor_kd` of a student `backbone`: phases `maximise` and `minimise`."""
-    model = TutorKd(backbone, compute, options, teacher)
+    return objective_of(TutorKd(backbone, compute, options, teacher))
+
+
+def objective_of(model: TutorKd) -> Objective:
+    """A model as the loop knows it."""
+    options = model.options
     head = "ratio_head" if options.has_ratio else "mlm_head"
     return Objective(
         init=model.init,
@@ -310,4 +315,5 @@ def build(
         predict=predictions(model.pair, model.replacements)
         | {"draw": model.draw, "agreement": model.agreement},
         accumulates=options.reward_baseline == "none",
+        apart=("tutor",),
     )

@@ -71,6 +71,11 @@ class TutorKdConfig(DistillationConfig):
         return self.modified_logit and self.samples
 
     @property
+    def baseline(self) -> float:
+        """Share of the mean reward of the batch that is taken off each reward."""
+        return float(self.reward_baseline == "batch_mean")
+
+    @property
     def weight_of_logit(self) -> float:
         """The weight of L_logit."""
         return self.usual_logit_weight if self.logit_weight is None else self.logit_weight

@@ -1,0 +1,125 @@
+"""Fine-tuning of encoders of one shape on one task, as one program: every seed and learning rate of
+every encoder.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from side_by_side import initial_states, one_of, train_side_by_side
+
+from condenser_jax.build import Built, build
+from condenser_jax.config import RunConfig
+from condenser_jax.glue.report import Cell, chosen_rate
+from condenser_jax.glue_plan import Suite, cell_config
+from condenser_jax.glue_suite import read_task
+from condenser_jax.training.step import dials_of
+from condenser_jax.types import Tree
+from condenser_jax.warm_start import initial_checkpoint, initial_groups
+
+AT_ONCE = 40  # runs of a program
+
+
+class Job(NamedTuple):
+    """A run of the grid."""
+
+    name: str
+    rate: float
+    seed: int
+
+
+def fine_tune_together(task: str, suites: Mapping[str, Suite]) -> dict[str, list[Cell]]:
+    """Fine-tunes on a task: {encoder: its runs}, as `run_suite` has them but that each is measured
+    at its end alone. The first seed is fine-tuned at every rate, the others at the best of these.
+
+    Args:
+      suites: of each encoder, alike but in `model.init` and in the tokenizer of one from scratch.
+    """
+    rows = read_task(next(iter(suites.values())), task).rows
+    cells: dict[str, list[Cell]] = {name: [] for name in suites}
+    for starts in _by_shape(task, suites, rows):
+        grid = starts.suite.grid
+        seeds = range(starts.suite.run.seed, starts.suite.run.seed + grid.seeds)
+        first = [
+            Job(name, rate, seeds[0]) for rate in grid.learning_rates for name in starts.weights
+        ]
+        _add(cells, starts, first)
+        rates = {name: chosen_rate(cells[name]) for name in starts.weights}
+        rest = [Job(name, rates[name], seed) for seed in seeds[1:] for name in starts.weights]
+        _add(cells, starts, rest)
+        for name, rate in rates.items():
+            cells[name] = [cell for cell in cells[name] if cell.learning_rate == rate]
+    return cells
+
+
+class Starts(NamedTuple):
+    """Encoders of one shape, and what they share."""
+
+    task: str
+    suite: Suite
+    built: Built
+    rows: int
+    weights: dict[str, Callable[[int], Tree]]  # by encoder and seed: the groups that it starts with
+
+
+def _by_shape(task: str, suites: Mapping[str, Suite], rows: int) -> list[Starts]:
+    found: dict[Any, Starts] = {}
+    from_scratch_last = sorted(suites, key=lambda name: not suites[name].run.model.init)
+    for name in from_scratch_last:
+        suite = suites[name]
+        config = cell_config(suite, task, suite.grid.learning_rates[0], suite.run.seed, rows)
+        checkpoint = initial_checkpoint(config.model.init)
+        size = config.model if checkpoint is None else checkpoint.config
+        shape = size.num_layers, size.hidden_size
+        if shape not in found:
+            found[shape] = Starts(task, suite, build(config), rows, {})
+        built = found[shape].built
+        if checkpoint is None:
+            found[shape].weights[name] = _fresh(built)
+        else:
+            groups, _ = initial_groups(built.run.objective, checkpoint, config)
+            found[shape].weights[name] = lambda seed, groups=groups: groups
+    return list(found.values())
+
+
+def _fresh(built: Built) -> Callable[[int], Tree]:
+    init = jax.jit(lambda key: {"backbone": built.run.objective.init(key, {})["backbone"]})
+    return lambda seed: jax.device_get(init(jax.random.key(seed)))
+
+
+def _add(cells: dict[str, list[Cell]], starts: Starts, jobs: Sequence[Job]) -> None:
+    """Does the jobs, in programs of one size."""
+    parts = -(-len(jobs) // AT_ONCE)
+    for part in np.array_split(np.arange(len(jobs)), parts) if jobs else ():
+        for cell, job in _runs(starts, [jobs[number] for number in part]):
+            cells[job.name].append(cell)
+
+
+def _runs(starts: Starts, jobs: Sequence[Job]) -> list[tuple[Cell, Job]]:
+    built = starts.built
+    loaded = [starts.weights[job.name](job.seed) for job in jobs]
+    states = initial_states(built.run, [job.seed for job in jobs], loaded)
+    seeds = sorted({job.seed for job in jobs})
+    states = train_side_by_side(
+        built.run,
+        states,
+        [dials_of(job.seed, job.rate) for job in jobs],
+        [_batches(built, starts, seed) for seed in seeds],
+        [seeds.index(job.seed) for job in jobs],
+        f"{starts.task}, {len(jobs)} runs",
+    )
+    found = []
+    for number, job in enumerate(jobs):
+        figures = built.run.evaluate(one_of(states, number).params, {})
+        last = {name.removeprefix("heldout/"): value for name, value in figures.items()}
+        found.append((Cell(job.rate, job.seed, [last]), job))
+    return found
+
+
+def _batches(built: Built, starts: Starts, seed: int) -> Any:
+    """The training texts in the order of a seed."""
+    material: Any = built.material
+    config: RunConfig = dataclasses.replace(material.config, seed=seed)
+    return dataclasses.replace(material, config=config).batches()
