@@ -27,6 +27,7 @@ from condenser_jax.environment import enable_compilation_cache, tune_process  # 
 
 tune_process()
 
+from at_once import do_at_once  # noqa: E402
 from distillation_arms import (  # noqa: E402
     ABLATIONS,
     JOINT,
@@ -39,15 +40,16 @@ from distillation_arms import (  # noqa: E402
     student_config,
 )
 from distillation_picture import draw  # noqa: E402
+from distillation_plan import plan_of  # noqa: E402
 from distillation_report import Figures, figures_of, section_lines, section_of  # noqa: E402
-from distillation_steps import TASKS, Given, Students, check_tasks, look_at_teacher  # noqa: E402
+from distillation_steps import Given, check_tasks, look_at_teacher  # noqa: E402
 from distillation_together import FIGURES  # noqa: E402
 from flag_types import count, listed, rate  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
 from condenser_jax.errors import Preempted, UserError  # noqa: E402
-from condenser_jax.pipeline.steps import Pipeline, Step  # noqa: E402
+from condenser_jax.pipeline.steps import Facts, Pipeline, Step  # noqa: E402
 
 SMOKE = {  # what is not said otherwise
     "size": "smoke",
@@ -67,6 +69,7 @@ class Experiment:
     def __init__(self, args: argparse.Namespace, arms: Mapping[str, Arm], given: Given) -> None:
         self.args, self.arms, self.given = args, arms, given
         self.pipeline = Pipeline(Path(args.workdir))
+        self.plans = [plan_of(args, arms, given, seed) for seed in range(args.seeds)]
         self.accuracies: list[float] = []
         self.rows: Rows = {}
         self.rewards: Rows = {}
@@ -74,61 +77,52 @@ class Experiment:
 
     def run_seed(self, seed: int) -> None:
         """Teacher, students, measures; with --glue, of the first seed, fine-tuning."""
-        students = Students(self.args, self.given, seed, self.arms)
-        main = self.arms.get(JOINT) or next(iter(self.arms.values()))
-        trained: dict[str, Step] = {}
+        plan = self.plans[seed]
         first: Mapping[str, float] = {}
-        for name, arm in self.arms.items():
-            print(f"seed {seed}: {name}", flush=True)
-            trained[name] = students.trained(name, arm)
-            history = self.pipeline.result(trained[name]).facts
-            probe = self._probe(students.probed(arm, trained[name]))
-            self._note(self.rows, name, _own(history["last"]) | probe)
-            if arm is main:
+        for name, step in plan.trained.items():
+            history = self._facts(step, f"seed {seed}: {name}")
+            self._note(self.rows, name, _own(history["last"]) | self._facts(plan.probed[name]))
+            if name == plan.main:
                 first = history["first"]
         self.accuracies.append(first["heldout/teacher_accuracy"])
-        for name, step in students.references(main).items():
+        for name in (TEACHER, RANDOM):
             own = _own(first) if name == RANDOM else {}
-            self._note(self.rows, name, own | self._probe(step))
-        self._reward(students, trained)
-        if self.args.glue and seed == 0:
-            self._fine_tune(students, main, trained)
+            self._note(self.rows, name, own | self._facts(plan.probed[name]))
+        if plan.rewards:
+            for name, found in self._facts(plan.rewards).items():
+                self._note(self.rewards, name, found)
+        for name, step in plan.fine_tuned.items():
+            facts = self._facts(step, f"GLUE: {name}")
+            by_row = facts if self.args.side_by_side else {name: facts}
+            for row, found in by_row.items():
+                self.glue.setdefault(row, {}).update(
+                    {name: found} if self.args.side_by_side else found
+                )
+
+    def run_at_once(self) -> None:
+        """All parts, --jobs of them at a time."""
+        steps = [step for plan in self.plans for step in plan.longest_first()]
+        do_at_once(self.pipeline, steps, self.args.jobs, sys.argv)
+
+    def run_part(self, name: str) -> None:
+        """One part, by its name."""
+        steps = {
+            step.name: step
+            for plan in self.plans
+            for top in plan.longest_first()
+            for step in (*top.after, top)
+        }
+        self._facts(steps[name])
 
     def figures(self) -> Figures:
         """Over all seeds."""
         told = told_options(self.args)
         return figures_of(told, self.accuracies, self.rows, self.rewards, self.glue)
 
-    def _probe(self, step: Step) -> dict[str, float]:
+    def _facts(self, step: Step, title: str = "") -> Facts:
+        if title:
+            print(title, flush=True)
         return self.pipeline.result(step).facts
-
-    def _reward(self, students: Students, trained: Mapping[str, Step]) -> None:
-        if {JOINT, KL_ALONE} <= trained.keys():
-            tutors = {"the tutor": trained[JOINT], "the tutor by KL alone": trained[KL_ALONE]}
-            step = students.rewards(self.arms[JOINT], trained[JOINT], tutors)
-            for name, found in self.pipeline.result(step).facts.items():
-                self._note(self.rewards, name, found)
-
-    def _fine_tune(self, students: Students, main: Arm, trained: Mapping[str, Step]) -> None:
-        starts: dict[str, Step | None] = {RANDOM: None, **trained}
-        if self.args.glue_teacher:
-            starts[TEACHER] = None
-        if self.args.side_by_side:
-            self._fine_tune_together(students, main, starts)
-            return
-        for name, start in starts.items():
-            print(f"GLUE: {name}", flush=True)
-            step = students.fine_tuned(name, self.arms.get(name, main), start)
-            self.glue[name] = self.pipeline.result(step).facts
-
-    def _fine_tune_together(
-        self, students: Students, main: Arm, starts: Mapping[str, Step | None]
-    ) -> None:
-        for task in TASKS:
-            print(f"GLUE: {task}", flush=True)
-            step = students.fine_tuned_together(task, self.arms, main, starts)
-            for name, found in self.pipeline.result(step).facts.items():
-                self.glue.setdefault(name, {})[task] = found
 
     def _note(self, rows: Rows, name: str, found: Mapping[str, float]) -> None:
         rows.setdefault(name, []).append(dict(found))
@@ -188,6 +182,8 @@ def flags() -> argparse.Namespace:
         help="learning rates of fine-tuning; each row and task has the best of its first seed",
     )
     parser.add_argument("--split", action="append", default=[], help="TASK=TRAIN:DEV, its files")
+    parser.add_argument("--jobs", type=count, default=1, help="parts that are done at once")
+    parser.add_argument("--part", default="", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
     args = parser.parse_args()
     if args.smoke:
@@ -208,6 +204,10 @@ def main() -> None:
     for arm in arms.values():  # a row that cannot be trained is said before another one is
         student_config(args, arm, 0, given.config)
     experiment = Experiment(args, arms, given)
+    if args.part:
+        return experiment.run_part(args.part)
+    if args.jobs > 1:
+        experiment.run_at_once()
     for seed in range(args.seeds):
         experiment.run_seed(seed)
     figures = experiment.figures()

@@ -19,6 +19,7 @@ from condenser_jax.objectives.distillation import FIT
 from condenser_jax.run import record_run
 from condenser_jax.teachers import Found, find_teacher
 from condenser_jax.training.loop import Run
+from condenser_jax.training.sharding import replicated
 from condenser_jax.training.state import TrainState
 from condenser_jax.training.step import dials_of
 from condenser_jax.types import Tree
@@ -52,11 +53,11 @@ def train_family(
     reads = [0] * len(rows)
     states = train_side_by_side(run, states, dials, [run.batches], reads, ", ".join(rows))
     evaluate = built.material.evaluation(objective, run.goal, run.mesh)
-    first = evaluate(jax.device_put(start), run.placed)
+    first = evaluate(jax.device_put(start, replicated(run.mesh)), run.placed)
     facts = {}
     for number, (name, config) in enumerate(rows.items()):
         state, own = one_of(states, number), build(config)
-        last = evaluate(state.params, run.placed)
+        last = evaluate(jax.device_put(state.params, replicated(run.mesh)), run.placed)
         alone = _as_trained_alone(state, own.run)
         kept = [figure for figure in _kept_by(alone, state) if figure in last]
         history = {

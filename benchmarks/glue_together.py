@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from side_by_side import initial_states, one_of, train_side_by_side
 
 from condenser_jax.build import Built, build
@@ -15,11 +14,15 @@ from condenser_jax.config import RunConfig
 from condenser_jax.glue.report import Cell, chosen_rate
 from condenser_jax.glue_plan import Suite, cell_config
 from condenser_jax.glue_suite import read_task
+from condenser_jax.hf.load import Checkpoint
+from condenser_jax.training.sharding import replicated
 from condenser_jax.training.step import dials_of
 from condenser_jax.types import Tree
 from condenser_jax.warm_start import initial_checkpoint, initial_groups
 
 AT_ONCE = 40  # runs of a program
+TRAINED = {"backbone", "pooler"}  # groups that a checkpoint may have
+Weights = Callable[[int], Tree]  # by seed: the groups that start from it
 
 
 class Job(NamedTuple):
@@ -45,10 +48,11 @@ def fine_tune_together(task: str, suites: Mapping[str, Suite]) -> dict[str, list
         first = [
             Job(name, rate, seeds[0]) for rate in grid.learning_rates for name in starts.weights
         ]
-        _add(cells, starts, first)
+        size = -(-len(first) // -(-len(first) // AT_ONCE))  # of one program for all
+        _add(cells, starts, first, size)
         rates = {name: chosen_rate(cells[name]) for name in starts.weights}
         rest = [Job(name, rates[name], seed) for seed in seeds[1:] for name in starts.weights]
-        _add(cells, starts, rest)
+        _add(cells, starts, rest, size)
         for name, rate in rates.items():
             cells[name] = [cell for cell in cells[name] if cell.learning_rate == rate]
     return cells
@@ -61,7 +65,7 @@ class Starts(NamedTuple):
     suite: Suite
     built: Built
     rows: int
-    weights: dict[str, Callable[[int], Tree]]  # by encoder and seed: the groups that it starts with
+    weights: dict[str, Weights]  # by encoder
 
 
 def _by_shape(task: str, suites: Mapping[str, Suite], rows: int) -> list[Starts]:
@@ -72,53 +76,53 @@ def _by_shape(task: str, suites: Mapping[str, Suite], rows: int) -> list[Starts]
         config = cell_config(suite, task, suite.grid.learning_rates[0], suite.run.seed, rows)
         checkpoint = initial_checkpoint(config.model.init)
         size = config.model if checkpoint is None else checkpoint.config
-        shape = size.num_layers, size.hidden_size
+        loaded = TRAINED & (checkpoint.params.keys() if checkpoint else {"backbone"})
+        shape = size.num_layers, size.hidden_size, *sorted(loaded)
         if shape not in found:
             found[shape] = Starts(task, suite, build(config), rows, {})
-        built = found[shape].built
-        if checkpoint is None:
-            found[shape].weights[name] = _fresh(built)
-        else:
-            groups, _ = initial_groups(built.run.objective, checkpoint, config)
-            found[shape].weights[name] = lambda seed, groups=groups: groups
+        found[shape].weights[name] = _start(found[shape].built, checkpoint, config)
     return list(found.values())
 
 
-def _fresh(built: Built) -> Callable[[int], Tree]:
+def _start(built: Built, checkpoint: Checkpoint | None, config: RunConfig) -> Weights:
+    """The groups that an encoder starts with, by the seed."""
+    if checkpoint is not None:
+        loaded, _ = initial_groups(built.run.objective, checkpoint, config)
+        return lambda seed: loaded
     init = jax.jit(lambda key: {"backbone": built.run.objective.init(key, {})["backbone"]})
     return lambda seed: jax.device_get(init(jax.random.key(seed)))
 
 
-def _add(cells: dict[str, list[Cell]], starts: Starts, jobs: Sequence[Job]) -> None:
-    """Does the jobs, in programs of one size."""
-    parts = -(-len(jobs) // AT_ONCE)
-    for part in np.array_split(np.arange(len(jobs)), parts) if jobs else ():
-        for cell, job in _runs(starts, [jobs[number] for number in part]):
+def _add(cells: dict[str, list[Cell]], starts: Starts, jobs: Sequence[Job], size: int) -> None:
+    """Does the jobs, so many at once."""
+    for begin in range(0, len(jobs), size):
+        for cell, job in _runs(starts, jobs[begin : begin + size]):
             cells[job.name].append(cell)
 
 
 def _runs(starts: Starts, jobs: Sequence[Job]) -> list[tuple[Cell, Job]]:
-    built = starts.built
+    built, grid = starts.built, starts.suite.grid
     loaded = [starts.weights[job.name](job.seed) for job in jobs]
     states = initial_states(built.run, [job.seed for job in jobs], loaded)
-    seeds = sorted({job.seed for job in jobs})
+    first = starts.suite.run.seed
     states = train_side_by_side(
         built.run,
         states,
         [dials_of(job.seed, job.rate) for job in jobs],
-        [_batches(built, starts, seed) for seed in seeds],
-        [seeds.index(job.seed) for job in jobs],
+        [_batches(built, first + number) for number in range(grid.seeds)],
+        [job.seed - first for job in jobs],
         f"{starts.task}, {len(jobs)} runs",
     )
     found = []
     for number, job in enumerate(jobs):
-        figures = built.run.evaluate(one_of(states, number).params, {})
+        params = jax.device_put(one_of(states, number).params, replicated(built.run.mesh))
+        figures = built.run.evaluate(params, {})
         last = {name.removeprefix("heldout/"): value for name, value in figures.items()}
         found.append((Cell(job.rate, job.seed, [last]), job))
     return found
 
 
-def _batches(built: Built, starts: Starts, seed: int) -> Any:
+def _batches(built: Built, seed: int) -> Any:
     """The training texts in the order of a seed."""
     material: Any = built.material
     config: RunConfig = dataclasses.replace(material.config, seed=seed)

@@ -24,7 +24,7 @@ from condenser_jax.whole_files import written_whole
 
 HEADING = "# Results\n"
 BEGIN, END = "<!-- begin {} -->\n", "<!-- end {} -->\n"
-OF_THIS_MACHINE = ("--workdir", "--output")  # flags that change no figure
+OF_THIS_MACHINE = ("--workdir", "--output", "--jobs", "--part")  # flags that change no figure
 
 
 def replace_section(

@@ -65,41 +65,40 @@ def train_side_by_side(
     """
     (active,) = run.objective.schedule.cycle
     step = make_step(run.objective, run.optimizers, active, clip_norm=run.clip_norm)
-    together = len(batches) == 1
+    is_shared = len(batches) == 1
 
-    def steps(states: TrainState, frozen: Any, read: Any, dials: Dials):
-        mine = one_of(read, 0) if together else jax.tree.map(lambda x: x[np.asarray(reads)], read)
-        axes = (0, None, None if together else 0, 0)
+    def steps(states: TrainState, frozen: Any, read: Any, dials: Dials, reads: Any):
+        mine = one_of(read, 0) if is_shared else jax.tree.map(lambda parts: parts[reads], read)
+        axes = (0, None, None if is_shared else 0, 0)
         return jax.vmap(step, in_axes=axes)(states, frozen, mine, dials)
 
     began = time.monotonic()
-    first = _stacked_rows(batches, 0)
-    compiled = (
-        jax.jit(steps, donate_argnums=0).lower(states, run.placed, first, stacked(dials)).compile()
-    )
+    told = stacked(dials), np.asarray(reads)
+    example = states, run.placed, _stacked_rows(batches, 0), *told
+    compiled = jax.jit(steps, donate_argnums=0).lower(*example).compile()
     print(f"{said}: compiled in {time.monotonic() - began:.0f} s", flush=True)
-    return _run(run, compiled, states, stacked(dials), batches, said)
+    return _run(run, compiled, states, told, batches, said)
 
 
 def _run(
     run: Run,
     compiled: jax.stages.Compiled,
     states: TrainState,
-    dials: Dials,
+    told: tuple[Dials, np.ndarray],
     batches: Sequence[Batches],
     said: str,
 ) -> TrainState:
-    began = told = time.monotonic()
+    began = said_at = time.monotonic()
     flying: list[Any] = []
     with contextlib.closing(_read(batches, run)) as loader:
         for number, read in loader:
-            states, metrics = compiled(states, run.placed, read, dials)
+            states, metrics = compiled(states, run.placed, read, *told)
             flying.append(next(iter(metrics.values())))
             if len(flying) > IN_FLIGHT:
                 jax.block_until_ready(flying.pop(0))
-            if time.monotonic() - told > SAID_EVERY or number + 1 == run.steps:
-                told = time.monotonic()
-                pace = (number + 1) / (told - began)
+            if time.monotonic() - said_at > SAID_EVERY or number + 1 == run.steps:
+                said_at = time.monotonic()
+                pace = (number + 1) / (said_at - began)
                 done = f"step {number + 1:,} of {run.steps:,}"
                 print(f"{said}: {done}, {pace:.0f} a second", flush=True)
     assert bool(states.finite.all()), f"{said}: not finite at steps {states.step}"

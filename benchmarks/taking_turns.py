@@ -2,6 +2,7 @@
 a few steps, after one that is not timed, so that other work on the machine slows all of them.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -28,10 +29,14 @@ class Worker:
         )
         self.results: list[dict] = []
 
-    def run(self, steps: int) -> bool:
-        """One round; False if the contender has ended instead."""
-        try:
+    def begin(self, steps: int) -> None:
+        """Asks for a round, and does not wait for it."""
+        with contextlib.suppress(BrokenPipeError):  # `end` says why
             print(steps, file=self.process.stdin, flush=True)
+
+    def end(self) -> bool:
+        """Waits for the round; False if the contender has ended instead."""
+        try:
             self.results.append(json.loads(self.process.stdout.readline()))
         except (BrokenPipeError, json.JSONDecodeError):
             self.log.seek(0)
@@ -39,6 +44,11 @@ class Worker:
             print(f"{self.name} skipped: {lines[-1][:160]}", flush=True)
             return False
         return True
+
+    def run(self, steps: int) -> bool:
+        """One round; False if the contender has ended instead."""
+        self.begin(steps)
+        return self.end()
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -77,11 +87,12 @@ def measure(
     script: str, names: list[str], job: Any, rounds: int, steps: int
 ) -> dict[str, list[dict]]:
     """{contender: answers of the rounds}, without those of the two steps that compile."""
-    workers = []
-    for name in names:
-        worker = Worker(script, name, job)
-        if worker.run(2):
-            print(f"{name} is ready", flush=True)
+    found, workers = [Worker(script, name, job) for name in names], []
+    for worker in found:
+        worker.begin(2)  # all compile at once
+    for worker in found:
+        if worker.end():
+            print(f"{worker.name} is ready", flush=True)
             worker.results.clear()
             workers.append(worker)
     for _ in range(rounds):

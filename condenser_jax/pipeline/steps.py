@@ -78,6 +78,10 @@ class Pipeline:
         """Of all steps that were asked for, and of those that they read."""
         return list(self._found.values())
 
+    def is_done(self, step: Step) -> bool:
+        """Whether its result is on disk."""
+        return (self.directory(step) / DONE).is_file()
+
     def directory(self, step: Step) -> Path:
         """Where a step works."""
         return self.root / f"{step.name}-{step.key}"
@@ -85,7 +89,7 @@ class Pipeline:
     def _do(self, step: Step, earlier: Mapping[str, Result]) -> Result:
         directory = self.directory(step)
         done = directory / DONE
-        if done.is_file():
+        if self.is_done(step):
             log.info("%s: done before, in %s", step.name, directory)
         else:
             log.info("%s: in %s", step.name, directory)

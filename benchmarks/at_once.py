@@ -1,0 +1,81 @@
+"""Parts of an experiment, several at once: each in a process of its own, begun when what it reads
+is done. A part that fails stops the experiment; those that run are ended, and go on another time.
+"""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from condenser_jax.errors import UserError
+from condenser_jax.pipeline.steps import Pipeline, Step
+from condenser_jax.training.progress import duration
+
+SECONDS = 0.3  # between looks
+LOGS = "logs"
+LAST = 200  # characters of a line that are shown
+
+
+def do_at_once(pipeline: Pipeline, steps: Sequence[Step], jobs: int, command: list[str]) -> None:
+    """Does steps, and what they read, at most `jobs` at once, those that stand first before others.
+
+    Args:
+      command: that does one of them, given --part=NAME besides.
+
+    Raises UserError, with the last line that it printed, for a part that fails.
+    """
+    waiting = {step.name: step for step in _with_what_they_read(steps)}
+    began, done = time.monotonic(), set[str]()
+    running: dict[str, subprocess.Popen] = {}
+    folder = pipeline.root / LOGS
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        while waiting or running:
+            for name, step in list(waiting.items()):
+                if pipeline.is_done(step):
+                    done.add(name)
+                    del waiting[name]
+                elif len(running) < jobs and all(before.name in done for before in step.after):
+                    running[name] = _begin(folder / f"{name}.log", [*command, f"--part={name}"])
+                    del waiting[name]
+                    _tell(began, f"{name} begins")
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    if process.returncode:
+                        raise UserError(_failed(name, folder / f"{name}.log"))
+                    done.add(name)
+                    _tell(began, f"{name} done; {len(waiting) + len(running)} left")
+            time.sleep(SECONDS)
+    finally:
+        for process in running.values():
+            process.terminate()  # it saves its state
+        for process in running.values():
+            process.wait()
+
+
+def _with_what_they_read(steps: Sequence[Step]) -> list[Step]:
+    found: dict[str, Step] = {}
+    for step in steps:
+        for before in _with_what_they_read(step.after):
+            found.setdefault(before.name, before)
+        found.setdefault(step.name, step)
+    return list(found.values())
+
+
+def _begin(log: Path, command: list[str]) -> subprocess.Popen:
+    with open(log, "w", encoding="utf-8") as file:
+        return subprocess.Popen([sys.executable, *command], stdout=file, stderr=subprocess.STDOUT)
+
+
+def _failed(name: str, log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n")]
+    last = next(filter(None, reversed(lines)), "no message")
+    return f"{name} failed: {last[-LAST:]} (all that it said: {log})"
+
+
+def _tell(began: float, what: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"[{duration(time.monotonic() - began)}] {what}", flush=True)

@@ -1,0 +1,238 @@
+"""Students that differ in numbers alone train as one program, and none of them is another student
+for it.
+"""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from condenser_jax.glue_plan import configure_suite
+from condenser_jax.glue_suite import run_suite
+from condenser_jax.methods import METHODS
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.run import train
+from condenser_jax.training.saved import Saved
+from condenser_jax.training.workdir import Workdir
+from configs import glue_suite
+from tests.distillation import (
+    STUDENT,
+    TEACHER,
+    documents,
+    dropout_of,
+    frozen_teacher,
+    saved,
+    small_batch,
+    small_run,
+)
+from tests.helpers import assert_close, benchmark_module, random_params, worst_difference
+from tests.unit.test_distillation_experiment import args
+
+arms = benchmark_module("distillation_arms")
+family_module = benchmark_module("distillation_family")
+WIDE = ComputeConfig(dtype="float64")
+LARGE = BackboneConfig(vocab_size=8192, hidden_size=192, num_layers=2, num_heads=4)
+MEMBERS = {
+    "ratios": [
+        "joint",
+        "no-teacher-reward",
+        "no-student-reward",
+        "kl-alone",
+        "reward-baseline",
+        "tutor-from-teacher",
+        "teacher-samples",
+        "uniform-samples",
+        "no-attention-loss",
+    ],
+    "distributions": ["no-samples", "no-modified-logit"],
+    "predictions": ["kd", "distilbert"],
+}
+
+
+def families(**values):
+    asked = args(**values)
+    rows = {
+        name: arms.student_config(asked, arm, 0, LARGE)
+        for name, arm in arms.chosen_arms(asked).items()
+    }
+    leads = {
+        name: arms.student_config(asked, arms.ARMS[family.lead], 0, LARGE)
+        for name, family in family_module.FAMILIES.items()
+    }
+    return family_module.families_of(rows, leads)
+
+
+def test_rows_that_differ_in_told_numbers_are_families():
+    assert families() == MEMBERS
+
+
+@pytest.mark.parametrize(
+    ("row", "family"),
+    [
+        ({"logit_weight": 5}, "ratios"),
+        ({"learning_rate": 1e-4}, "ratios"),
+        ({"name": "kd", "mlm_weight": 1}, "predictions"),
+        ({"kl_weight": 0}, None),
+        ({"hidden_weight": 0}, None),
+        ({"schedule": "separate"}, None),
+        ({"name": "kd", "temperature": 4}, None),
+        ({"sample_specials": False}, None),
+    ],
+)
+def test_a_row_of_ones_own_joins_the_family_that_it_is_like(row, family):
+    found = families(row=[f"x={json.dumps(row)}"])
+    assert [name for name, members in found.items() if "x" in members] == [family] * bool(family)
+
+
+def test_a_row_without_another_of_its_family_trains_by_itself():
+    assert families(methods="separate,kd,joint,tinybert") == {}
+
+
+def losses_and_gradients(objective, groups, inputs):
+    params, frozen, batch = inputs
+    counts = objective.counts(batch)
+
+    def total(trained):
+        losses = objective.losses({**params, **trained}, frozen, batch, counts, dropout_of())
+        return sum(loss.value for loss in losses.values())
+
+    trained = {group: params[group] for group in groups}
+    return jax.jit(jax.value_and_grad(total))(trained)
+
+
+def both(name, told_of):
+    """(what a row computes by itself, what its family computes by the numbers of `told_of`)."""
+    (family,) = (
+        family_module.FAMILIES[kind] for kind, members in MEMBERS.items() if name in members
+    )
+
+    def options_of(row):
+        arm = arms.ARMS[row]
+        return METHODS[arm.method].options(**arm.options)
+
+    def objective_of(row):
+        arm = arms.ARMS[row]
+        return METHODS[arm.method].build(STUDENT, WIDE, options_of(row), TEACHER)
+
+    alone, lead = objective_of(name), objective_of(family.lead)
+    params = random_params(lead, "float64")
+    inputs = params, frozen_teacher(dtype="float64"), small_batch()
+    groups = [group for group in alone.groups_of(alone.schedule.cycle[0]) if group in params]
+    together = family.objective(lead, STUDENT, WIDE, options_of(family.lead), TEACHER)
+    numbers = jax.tree.map(jnp.float64, family.numbers_of(options_of(told_of)))
+    told = {**params, family_module.NUMBERS: numbers}, *inputs[1:]
+    return (
+        losses_and_gradients(alone, groups, inputs),
+        losses_and_gradients(together, groups, told),
+    )
+
+
+ROWS = [name for members in MEMBERS.values() for name in members]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_family_computes_what_each_of_its_rows_computes(name):
+    with jax.enable_x64(True):
+        (_, ours), (_, theirs) = both(name, name)
+        for group in ours:
+            assert_close(theirs[group], ours[group], 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("joint", "teacher-samples"), ("no-samples", "no-modified-logit"), ("kd", "distilbert")],
+)
+def test_by_the_numbers_of_another_row_it_computes_another_student(name, other):
+    with jax.enable_x64(True):
+        (_, ours), (_, theirs) = both(name, other)
+        assert worst_difference(theirs["backbone"], ours["backbone"])[0] > 1e-3
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A tiny teacher's work directory, and the configuration of a tiny student of it."""
+    root = documents(tmp_path_factory.mktemp("family"), ["red", "green", "blue", "cyan"])
+    teacher = saved(small_run(root, "mlm"), root / "teacher")
+
+    def student(**options):
+        told = {"teacher": str(teacher), "least_accuracy": 0.0, "schedule": "joint", **options}
+        return small_run(
+            root,
+            "tutor_kd",
+            objective={"name": "tutor_kd", **told},
+            model={"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32},
+            compute={"scan_layers": False},
+        )
+
+    return root, student
+
+
+def params_of(place):
+    checkpoints = Saved(Workdir(place).checkpoints)
+    return checkpoints.latest_step, checkpoints.restore_params(checkpoints.latest_step, None)
+
+
+def test_side_by_side_a_row_becomes_what_it_becomes_alone(taught, tmp_path):
+    root, student = taught
+    rows = {
+        "joint": student(),
+        "tutor-from-teacher": student(tutor_init="teacher"),
+        "teacher-samples": student(sampling="teacher"),
+    }
+    together = benchmark_module("distillation_together")
+    lead = rows["joint"]
+    facts = together.train_family(family_module.FAMILIES["ratios"], rows, lead, tmp_path)
+    for name, config in rows.items():
+        workdir, history = train(config, tmp_path / "alone" / name, 0.0)
+        for when in ("first", "last"):
+            expected = {key: history[when][key] for key in facts[name][when]}
+            assert facts[name][when] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            assert len(expected) == 4
+        again, after = train(config, tmp_path / name, 0.0)  # goes on where it is: at the end
+        assert after["last"] == facts[name]["last"]
+        assert again.result.is_file()
+    assert facts["joint"]["last"] != facts["teacher-samples"]["last"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    root = tmp_path / "glue" / "rte"
+    root.mkdir(parents=True)
+    for split, texts in (("train", 48), ("validation", 16)):
+        words = rng.choice(["red", "green", "blue", "cyan"], (texts, 6))
+        lines = [
+            {"sentence1": " ".join(row[:3]), "sentence2": " ".join(row[3:]), "label": int(n)}
+            for row, n in zip(words, words[:, 0] == words[:, 3], strict=True)
+        ]
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root.parent
+
+
+def test_fine_tuned_side_by_side_every_score_is_that_of_a_run_by_itself(folder, tmp_path):
+    values = glue_suite.get_config("smoke").to_dict()
+    values |= {"tasks": "rte", "seeds": 2, "epochs": 1, "learning_rates": (1e-4, 3e-2)}
+    values["run"]["data"] |= {"source": str(folder), "max_length": 16}
+    values["run"]["compute"] |= {"scan_layers": False}
+    suite = configure_suite(values)
+    start = tmp_path / "start"
+    one = dataclasses.replace(suite.grid, seeds=1, learning_rates=(1e-4,), keep=True)
+    run_suite(suite._replace(grid=one), start, "x")
+    trained = dataclasses.replace(
+        suite.run.model, init=str(start / "rte" / "lr0.0001-seed0"), hidden_dropout=0.1
+    )
+    suites = {
+        "scratch": suite,
+        "trained": suite._replace(run=dataclasses.replace(suite.run, model=trained)),
+    }
+    found = benchmark_module("glue_together").fine_tune_together("rte", suites)
+    for name, one in suites.items():
+        cells = run_suite(one, tmp_path / name, name).tasks["rte"]
+        (rate,) = {cell.learning_rate for cell in found[name]}
+        alone = [cell for cell in cells if cell.learning_rate == rate]
+        assert [cell.seed for cell in found[name]] == [cell.seed for cell in alone] == [0, 1]
+        for mine, theirs in zip(found[name], alone, strict=True):
+            assert mine.last == pytest.approx(dict(theirs.last), rel=1e-4)
