@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from condenser_jax.errors import UserError
@@ -18,11 +18,18 @@ LOGS = "logs"
 LAST = 200  # characters of a line that are shown
 
 
-def do_at_once(pipeline: Pipeline, steps: Sequence[Step], jobs: int, command: list[str]) -> None:
+def do_at_once(
+    pipeline: Pipeline,
+    steps: Sequence[Step],
+    jobs: int,
+    command: list[str],
+    quick: Container[str] = (),
+) -> None:
     """Does steps, and what they read, at most `jobs` at once, those that stand first before others.
 
     Args:
       command: that does one of them, given --part=NAME besides.
+      quick: names of those that are done here, for they take no time.
 
     Raises UserError, with the last line that it printed, for a part that fails.
     """
@@ -34,10 +41,12 @@ def do_at_once(pipeline: Pipeline, steps: Sequence[Step], jobs: int, command: li
     try:
         while waiting or running:
             for name, step in list(waiting.items()):
-                if pipeline.is_done(step):
+                is_ready = all(before.name in done for before in step.after)
+                if pipeline.is_done(step) or (is_ready and name in quick):
+                    pipeline.result(step)
                     done.add(name)
                     del waiting[name]
-                elif len(running) < jobs and all(before.name in done for before in step.after):
+                elif is_ready and len(running) < jobs:
                     running[name] = _begin(folder / f"{name}.log", [*command, f"--part={name}"])
                     del waiting[name]
                     _tell(began, f"{name} begins")

@@ -102,7 +102,8 @@ class Experiment:
     def run_at_once(self) -> None:
         """All parts, --jobs of them at a time."""
         steps = [step for plan in self.plans for step in plan.longest_first()]
-        do_at_once(self.pipeline, steps, self.args.jobs, sys.argv)
+        quick = {step.name for plan in self.plans for step in plan.taken}
+        do_at_once(self.pipeline, steps, self.args.jobs, sys.argv, quick)
 
     def run_part(self, name: str) -> None:
         """One part, by its name."""

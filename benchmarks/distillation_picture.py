@@ -1,17 +1,18 @@
-"""The picture of benchmarks/distillation.py: a panel for each figure that every row has, a dot for
-each row, with teacher and random start as lines.
+"""The picture of benchmarks/distillation.py: a panel for each AUC and for packages, a dot for each
+row that has it, with teacher and random start as lines.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from distillation_arms import RANDOM, TEACHER, Arm
-from distillation_report import COLUMNS, COMPARED, GROUPS, Figures, group_of, in_order, title_of
+from distillation_report import COLUMNS, GROUPS, Figures, group_of, in_order, title_of
 
 from condenser_jax.plotting import COLOURS, GREY, frame
 
 REFERENCES = {TEACHER: "--", RANDOM: ":"}  # by their lines
-ROW = 0.26  # inches
+SHOWN = [column for column in COLUMNS if not column.endswith("cosine")]
+ROW, PANEL, TITLES = 0.26, 2.5, 3.0  # inches
 
 
 def draw(figures: Figures, arms: Mapping[str, Arm], output: Path) -> None:
@@ -20,8 +21,9 @@ def draw(figures: Figures, arms: Mapping[str, Arm], output: Path) -> None:
     from matplotlib.lines import Line2D
 
     names = [name for name in in_order(figures.rows, arms) if name not in REFERENCES]
-    picture = Figure(figsize=(11, 1.4 + ROW * len(names)), layout="constrained")
-    for axes, column in zip(picture.subplots(1, len(COMPARED), sharey=True), COMPARED, strict=True):
+    size = TITLES + PANEL * len(SHOWN), 1.4 + ROW * len(names)
+    picture = Figure(figsize=size, layout="constrained")
+    for axes, column in zip(picture.subplots(1, len(SHOWN), sharey=True), SHOWN, strict=True):
         frame(axes, COLUMNS[column], "")
         for name, style in REFERENCES.items():
             if column in figures.rows.get(name, {}):
@@ -45,4 +47,4 @@ def draw(figures: Figures, arms: Mapping[str, Arm], output: Path) -> None:
         if name in figures.rows
     ]
     picture.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False)
-    picture.savefig(output, dpi=130, format="png")
+    picture.savefig(output, dpi=110, format="png")

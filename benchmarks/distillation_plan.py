@@ -19,6 +19,11 @@ class Plan(NamedTuple):
     rewards: Step | None  # of tutors
     fine_tuned: dict[str, Step]  # by row; side by side, by task
 
+    @property
+    def taken(self) -> Iterator[Step]:
+        """Of the rows, those that a family has trained: they take no time."""
+        yield from (row for row in self.trained.values() if len(row.after) > 1)
+
     def longest_first(self) -> Iterator[Step]:
         """All parts, so that several at once are done early: long ones first, and what is not
         waited for last.

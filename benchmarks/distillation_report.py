@@ -66,6 +66,7 @@ def figures_of(
             if name != JOINT:
                 pairs = zip(seeds, rows[JOINT], strict=True)
                 differences[name] = _spreads([_minus(a, b) for a, b in pairs])
+        differences = {name: found for name, found in differences.items() if found}
     means = {name: _spreads(seeds) for name, seeds in rows.items()}
     earned = {name: _spreads(seeds) for name, seeds in rewards.items()}
     return Figures(options, spread(accuracies), means, differences, earned, dict(glue))
@@ -101,6 +102,10 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
         f"finds (pooling {figures.options['pooling']}). MiniLM and MiniLMv2 leave what follows the "
         "last layer's attention as it began, so probes of frozen states say little of them."
     )
+    unprobed = [title_of(name, arms) for name in _unprobed(figures.rows, arms)]
+    if unprobed:
+        yield ""
+        yield f"Trained, and not probed: {', '.join(unprobed)}."
     if figures.differences:
         yield ""
         yield "Minus Tutor-KD joint, seed by seed (same split, teacher and masks):"
@@ -120,6 +125,10 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
             yield f"| {name} | {' | '.join(_said(found[kind]) for kind in REWARDS)} |"
     if figures.glue:
         yield from _glue(figures, arms)
+
+
+def _unprobed(rows: Mapping[str, Mapping[str, Spread]], arms: Mapping[str, Arm]) -> list[str]:
+    return [name for name in in_order(rows, arms) if not rows[name].keys() & set(COMPARED)]
 
 
 def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:

@@ -38,7 +38,7 @@ def args(**values):
     """The flags that configurations are made of."""
     usual = {"methods": "", "row": [], "size": "small", "smoke": False, "source": "docstrings:"}
     usual |= {"length": 64, "least_accuracy": 0.1, "teacher": "", "teacher_steps": 0}
-    usual |= {"steps": 0, "batch": 0, "spans": 0, "learning_rate": 0.0}
+    usual |= {"steps": 0, "batch": 0, "spans": 0, "learning_rate": 0.0, "side_by_side": False}
     return types.SimpleNamespace(**usual | values)
 
 
@@ -189,7 +189,7 @@ def test_the_first_seed_is_fine_tuned_at_all_rates_and_the_others_at_the_best(
     monkeypatch.setattr(steps, "_hashes", lambda suite: {})
     monkeypatch.setattr(steps.Students, "_begun", lambda students, run, *of_row: run)
     asked = args(glue="data/glue", glue_seeds=3, glue_rates=(1e-3, 3e-3, 2e-3), split=[])
-    students = steps.Students(asked, steps.Given(TEACHER, True), 0)
+    students = steps.Students(asked, steps.Given(TEACHER, True), 0, {})
     arm = steps.Arm("", "", options={"schedule": "joint"})
     found = students.fine_tuned("kd", arm, None).run(tmp_path, {})
     assert grids == [("rte", 1, (1e-3, 3e-3, 2e-3)), ("rte", 3, (3e-3,))]

@@ -151,6 +151,28 @@ def test_by_the_numbers_of_another_row_it_computes_another_student(name, other):
         assert worst_difference(theirs["backbone"], ours["backbone"])[0] > 1e-3
 
 
+@pytest.mark.parametrize("glue", ["", "data/glue"])
+def test_long_parts_are_begun_first_and_rows_of_a_family_wait_for_it(glue, monkeypatch):
+    plans = benchmark_module("distillation_plan")
+    steps = benchmark_module("distillation_steps")
+    monkeypatch.setattr(steps, "_hashes", lambda suite: {})
+    monkeypatch.setattr(steps, "settings_of", lambda config: {"config": dataclasses.asdict(config)})
+    asked = args(side_by_side=True, methods="separate,joint,kl-alone,kd,distilbert,minilm")
+    asked.glue, asked.glue_teacher, asked.glue_seeds = glue, True, 1
+    asked.glue_rates, asked.split, asked.pooling = (1e-3,), [], "cls"
+    given = steps.Given(LARGE, True)
+    plan = plans.plan_of(asked, arms.chosen_arms(asked), given, 0)
+    order = [step.name.removesuffix("-seed-0") for step in plan.longest_first()]
+    assert order[:5] == ["teacher", "family-ratios", "family-predictions", "separate", "joint"]
+    assert len(order) == len(set(order))
+    tasks = [name for name in order if name.startswith("glue")]
+    assert tasks == ["glue-cola", "glue-rte", "glue-mrpc", "glue-sst2"] * bool(glue)
+    assert {step.name for step in plan.taken} == {
+        f"{name}-seed-0" for name in ("joint", "kl-alone", "kd", "distilbert")
+    }
+    assert len(plans.plan_of(asked, arms.chosen_arms(asked), given, 1).fine_tuned) == 0
+
+
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     """A tiny teacher's work directory, and the configuration of a tiny student of it."""
