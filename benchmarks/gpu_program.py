@@ -3,6 +3,7 @@
     pip install -e ".[cuda]"
     python benchmarks/gpu_program.py                 # a Condenser at BERT-base, 64 x 128 tokens
     python benchmarks/gpu_program.py --method=tutor_kd
+    python benchmarks/gpu_program.py --method=tutor_kd --batch=16 --length=64 --rows=10
 
 Nothing is run and no device is needed, only the CUDA plugin of jax. Each kernel is charged the
 larger of two times: its bytes (operands and results; of a slice or a look-up what is moved) over
@@ -181,10 +182,10 @@ def h100() -> jax.sharding.SingleDeviceSharding:
 
 
 def compiled(
-    method: str, batch: int, length: int, scanned: bool, place: jax.sharding.Sharding
+    method: str, batch: int, length: int, rows: int, scanned: bool, place: jax.sharding.Sharding
 ) -> tuple[str, int]:
-    """The program of a step of [batch, length] tokens, and the bytes that it needs beside its
-    arguments.
+    """The program of a step of [batch, length] tokens, of `rows` runs side by side, and the bytes
+    that it needs beside its arguments.
     """
     if method == "condenser":
         import condenser_in_jax as ours
@@ -201,10 +202,16 @@ def compiled(
         job = Job(6, 384, 3, 384, 12, batch, 30_522, length, "bfloat16")
         create, freeze, step = ours.build_step(job, ours.JOINT, scan_layers=scanned)
         frozen = jax.eval_shape(freeze, jax.random.key(0))
-    state = jax.eval_shape(create, jax.random.key(0))
+    state, dials = jax.eval_shape(create, jax.random.key(0)), ours.DIALS
+    if rows > 1:
+        state, dials = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((rows, *jax.numpy.shape(x)), x.dtype), (state, dials)
+        )
+        mapped = jax.vmap(step, in_axes=(0, None, None, 0))
+        step = jax.jit(mapped, donate_argnums=0)
     arguments = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jax.numpy.shape(x), x.dtype, sharding=place),
-        (state, frozen, make_batch(job), jax.tree.map(jax.numpy.asarray, ours.DIALS)),
+        (state, frozen, make_batch(job), dials),
     )
     program = step.lower(*arguments).compile()
     return program.as_text(), program.memory_analysis().temp_size_in_bytes
@@ -215,6 +222,7 @@ def main() -> None:
     parser.add_argument("--method", choices=["condenser", "tutor_kd"], default="condenser")
     parser.add_argument("--batch", type=count, default=64, help="rows")
     parser.add_argument("--length", type=count, default=128, help="tokens of a row")
+    parser.add_argument("--rows", type=count, default=1, help="runs side by side")
     parser.add_argument("--parts", type=count, default=12, help="parts of the step to print")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
@@ -223,7 +231,9 @@ def main() -> None:
     for form in ("unrolled", "scanned"):
         began = time.monotonic()
         program, memory = compiled(
-            arguments.method, arguments.batch, arguments.length, form == "scanned", place
+            *(arguments.method, arguments.batch, arguments.length, arguments.rows),
+            form == "scanned",
+            place,
         )
         found = list(kernels(program))
         seconds = round(time.monotonic() - began, 1)
@@ -235,7 +245,7 @@ def main() -> None:
             parts[part] = parts.get(part, 0.0) + 1e3 * kernel.seconds
         for part, spent in sorted(parts.items(), key=lambda item: -item[1])[: arguments.parts]:
             print(f"  {spent:8.3f} ms  {part[-100:]}")
-    job = {name: vars(arguments)[name] for name in ("method", "batch", "length")}
+    job = {name: vars(arguments)[name] for name in ("method", "batch", "length", "rows")}
     record.append(arguments.output, {"jax": jax.__version__, "job": job, "figures": figures})
 
 
