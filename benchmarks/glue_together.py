@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from side_by_side import initial_states, one_of, train_side_by_side
+from side_by_side import Member, side_by_side, train_side_by_side
 
 from condenser_jax.build import Built, build
 from condenser_jax.config import RunConfig
@@ -15,8 +15,6 @@ from condenser_jax.glue.report import Cell, chosen_rate
 from condenser_jax.glue_plan import Suite, cell_config
 from condenser_jax.glue_suite import read_task
 from condenser_jax.hf.load import Checkpoint
-from condenser_jax.training.sharding import replicated
-from condenser_jax.training.step import dials_of
 from condenser_jax.types import Tree
 from condenser_jax.warm_start import initial_checkpoint, initial_groups
 
@@ -102,22 +100,18 @@ def _add(cells: dict[str, list[Cell]], starts: Starts, jobs: Sequence[Job], size
 
 def _runs(starts: Starts, jobs: Sequence[Job]) -> list[tuple[Cell, Job]]:
     built, grid = starts.built, starts.suite.grid
-    loaded = [starts.weights[job.name](job.seed) for job in jobs]
-    states = initial_states(built.run, [job.seed for job in jobs], loaded)
     first = starts.suite.run.seed
-    states = train_side_by_side(
-        built.run,
-        states,
-        [dials_of(job.seed, job.rate) for job in jobs],
-        [_batches(built, first + number) for number in range(grid.seeds)],
-        [job.seed - first for job in jobs],
-        f"{starts.task}, {len(jobs)} runs",
-    )
+    members = [
+        Member(str(n), job.seed, job.rate, starts.weights[job.name](job.seed), job.seed - first)
+        for n, job in enumerate(jobs)
+    ]
+    streams = [_batches(built, first + number) for number in range(grid.seeds)]
+    run = dataclasses.replace(built.run, eval_every=built.run.steps)
+    _, figures = train_side_by_side(side_by_side(run, members, streams))
     found = []
-    for number, job in enumerate(jobs):
-        params = jax.device_put(one_of(states, number).params, replicated(built.run.mesh))
-        figures = built.run.evaluate(params, {})
-        last = {name.removeprefix("heldout/"): value for name, value in figures.items()}
+    for member, job in zip(members, jobs, strict=True):
+        own = f"{member.name}/heldout/"
+        last = {n.removeprefix(own): v for n, v in figures.items() if n.startswith(own)}
         found.append((Cell(job.rate, job.seed, [last]), job))
     return found
 

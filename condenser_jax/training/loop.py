@@ -34,8 +34,8 @@ from condenser_jax.training.sharding import (
 )
 from condenser_jax.training.signals import StopRequest
 from condenser_jax.training.state import TrainState, create_state
-from condenser_jax.training.step import Dials, dials_of, make_step
-from condenser_jax.types import Frozen, Params
+from condenser_jax.training.step import Dials, Step, dials_of, make_step
+from condenser_jax.types import Frozen, Params, Tree
 
 log = logging.getLogger("condenser_jax")
 IN_FLIGHT = 2  # steps that the host may be ahead of the device: a stop request is seen soon
@@ -77,9 +77,15 @@ class Run:
     @functools.cached_property
     def dials(self) -> Dials:
         """Seed and learning rate, on the devices of the mesh."""
-        return jax.device_put(
-            jax.device_get(dials_of(self.seed, self.learning_rate)), replicated(self.mesh)
-        )
+        return jax.device_put(jax.device_get(self.make_dials()), replicated(self.mesh))
+
+    def make_dials(self) -> Dials:
+        """Seed and learning rate, as the step is told them."""
+        return dials_of(self.seed, self.learning_rate)
+
+    def places(self, tree: Tree) -> Tree:
+        """Where the leaves of a train state live."""
+        return parameter_shardings(tree, self.mesh)
 
     def create(self, key: jax.Array, loaded: Params) -> TrainState:
         """The state before the first step, as a function to be compiled."""
@@ -88,11 +94,10 @@ class Run:
     def abstract_state(self) -> TrainState:
         """The state's shapes, dtypes and shardings; nothing is allocated."""
         shapes = jax.eval_shape(self.create, jax.random.key(self.seed), self.loaded)
-        shardings = parameter_shardings(shapes, self.mesh)
         return jax.tree.map(
             lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
             shapes,
-            shardings,
+            self.places(shapes),
         )
 
     def initial_state(self) -> TrainState:
@@ -109,15 +114,13 @@ class Run:
         with explained_if_too_large(self.mesh.devices.flat[0]):
             return self.lower_step(active).compile()
 
+    def step_of(self, active: tuple[str, ...]) -> Step:
+        """The step of a set of active phases, as a function to be compiled."""
+        how = {"clip_norm": self.clip_norm, "accumulate": self.accumulate}
+        return make_step(self.objective, self.optimizers, active, **how)
+
     def lower_step(self, active: tuple[str, ...]) -> jax.stages.Lowered:
         """The step of a set of active phases, traced for this run's mesh and batch."""
-        function = make_step(
-            self.objective,
-            self.optimizers,
-            active,
-            clip_norm=self.clip_norm,
-            accumulate=self.accumulate,
-        )
         state = self.abstract_state()
         out = (jax.tree.map(lambda s: s.sharding, state), replicated(self.mesh))
         frozen = jax.tree.map(
@@ -125,7 +128,7 @@ class Run:
             self.frozen,
             parameter_shardings(self.frozen, self.mesh),
         )
-        jitted = jax.jit(function, donate_argnums=0, out_shardings=out)
+        jitted = jax.jit(self.step_of(active), donate_argnums=0, out_shardings=out)
         with jax.set_mesh(self.mesh):  # sums over chunks ask for it
             return jitted.lower(state, frozen, self.abstract_batch(), self.abstract_dials())
 
@@ -133,7 +136,7 @@ class Run:
         """Shapes of the dials, the same on every device."""
         return jax.tree.map(
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated(self.mesh)),
-            jax.eval_shape(lambda: dials_of(self.seed, self.learning_rate)),
+            jax.eval_shape(self.make_dials),
         )
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -290,7 +293,7 @@ class Loop:
         self.checkpoints.save(done, self.state, record, metric)
 
     def _check_finite(self) -> None:
-        if not bool(self.state.finite):
+        if not bool(self.state.finite.all()):  # of several runs side by side, each has its own
             self.checkpoints.wait()
             last = self.checkpoints.latest_step
             kept = (
@@ -299,7 +302,7 @@ class Loop:
                 else f"the last good checkpoint is step {last}"
             )
             raise RunFailed(
-                f"the loss or a gradient was not finite at step {int(self.state.step)}; no update "
-                f"was applied since; {kept}. Lower optimizer.learning_rate, lengthen "
+                f"the loss or a gradient was not finite at step {int(self.state.step.min())}; no "
+                f"update was applied since; {kept}. Lower optimizer.learning_rate, lengthen "
                 "optimizer.warmup, or look at that step's batch."
             )

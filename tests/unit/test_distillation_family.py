@@ -15,6 +15,7 @@ from condenser_jax.glue_suite import run_suite
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.run import train
+from condenser_jax.training.loop import Loop
 from condenser_jax.training.saved import Saved
 from condenser_jax.training.workdir import Workdir
 from configs import glue_suite
@@ -219,6 +220,37 @@ def test_side_by_side_a_row_becomes_what_it_becomes_alone(taught, tmp_path):
     assert facts["joint"]["last"] != facts["teacher-samples"]["last"]
 
 
+@pytest.mark.slow
+def test_a_family_that_was_stopped_goes_on_and_becomes_the_same(taught, tmp_path, monkeypatch):
+    _, student = taught
+    rows = {"joint": student(), "kl-alone": student(policy_weight=0.0)}
+    rows = {
+        name: dataclasses.replace(row, training=dataclasses.replace(row.training, save_every=2))
+        for name, row in rows.items()
+    }
+    together = benchmark_module("distillation_together")
+    ratios, steps = family_module.FAMILIES["ratios"], []
+
+    class Counted(Loop):
+        def _step(self, step, batch):
+            steps.append(step)
+            super()._step(step, batch)
+
+    monkeypatch.setattr(benchmark_module("side_by_side"), "Loop", Counted)
+    whole = together.train_family(ratios, rows, rows["joint"], tmp_path / "whole")
+    assert not (tmp_path / "whole" / "checkpoints").exists()
+
+    def stop(*of_a_row):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(together, "record_run", stop)
+        together.train_family(ratios, rows, rows["joint"], tmp_path / "parts")
+    again = together.train_family(ratios, rows, rows["joint"], tmp_path / "parts")
+    assert steps == [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
+    assert again == whole
+
+
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)
@@ -234,6 +266,7 @@ def folder(tmp_path):
     return root.parent
 
 
+@pytest.mark.slow
 def test_fine_tuned_side_by_side_every_score_is_that_of_a_run_by_itself(folder, tmp_path):
     values = glue_suite.get_config("smoke").to_dict()
     values |= {"tasks": "rte", "seeds": 2, "epochs": 1, "learning_rates": (1e-4, 3e-2)}
