@@ -1,13 +1,17 @@
 """Parts of an experiment, several at once: each in a process of its own, begun when what it reads
-is done. A part that fails stops the experiment; those that run are ended, and go on another time.
+is done. A part that fails stops the experiment; those that run are ended, and go on, or begin anew,
+another time.
 """
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Container, Sequence
 from pathlib import Path
+from types import FrameType
 
 from condenser_jax.errors import UserError
 from condenser_jax.pipeline.steps import Pipeline, Step
@@ -15,7 +19,7 @@ from condenser_jax.training.progress import duration
 
 SECONDS = 0.3  # between looks
 LOGS = "logs"
-LAST = 200  # characters of a line that are shown
+LAST = 400  # characters of a line that are shown
 
 
 def do_at_once(
@@ -38,12 +42,14 @@ def do_at_once(
     running: dict[str, subprocess.Popen] = {}
     folder = pipeline.root / LOGS
     folder.mkdir(parents=True, exist_ok=True)
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         while waiting or running:
             for name, step in list(waiting.items()):
                 is_ready = all(before.name in done for before in step.after)
-                if pipeline.is_done(step) or (is_ready and name in quick):
+                if is_ready and name in quick:
                     pipeline.result(step)
+                if pipeline.is_done(step):
                     done.add(name)
                     del waiting[name]
                 elif is_ready and len(running) < jobs:
@@ -60,9 +66,14 @@ def do_at_once(
             time.sleep(SECONDS)
     finally:
         for process in running.values():
-            process.terminate()  # it saves its state
+            process.terminate()  # a run saves its state
         for process in running.values():
             process.wait()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _with_what_they_read(steps: Sequence[Step]) -> list[Step]:
@@ -75,14 +86,18 @@ def _with_what_they_read(steps: Sequence[Step]) -> list[Step]:
 
 
 def _begin(log: Path, command: list[str]) -> subprocess.Popen:
+    memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of a GPU: parts share it
+    environment = {**memory, **os.environ, "JAX_TRACEBACK_FILTERING": "off"}
     with open(log, "w", encoding="utf-8") as file:
-        return subprocess.Popen([sys.executable, *command], stdout=file, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
 
 
 def _failed(name: str, log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n")]
     last = next(filter(None, reversed(lines)), "no message")
-    return f"{name} failed: {last[-LAST:]} (all that it said: {log})"
+    return f"{name} failed: {last[:LAST]} (all that it said: {log})"
 
 
 def _tell(began: float, what: str) -> None:

@@ -48,7 +48,13 @@ from flag_types import count, listed, rate  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
-from condenser_jax.errors import Preempted, UserError  # noqa: E402
+from condenser_jax.errors import (  # noqa: E402
+    EXIT_INTERRUPTED,
+    Preempted,
+    RunFailed,
+    UserError,
+    choose,
+)
 from condenser_jax.pipeline.steps import Facts, Pipeline, Step  # noqa: E402
 
 SMOKE = {  # what is not said otherwise
@@ -69,7 +75,8 @@ class Experiment:
     def __init__(self, args: argparse.Namespace, arms: Mapping[str, Arm], given: Given) -> None:
         self.args, self.arms, self.given = args, arms, given
         self.pipeline = Pipeline(Path(args.workdir))
-        self.plans = [plan_of(args, arms, given, seed) for seed in range(args.seeds)]
+        seeds = [n for n in range(args.seeds) if args.part.endswith(f"-seed-{n}")]
+        self.plans = [plan_of(args, arms, given, n) for n in seeds or range(args.seeds)]
         self.accuracies: list[float] = []
         self.rows: Rows = {}
         self.rewards: Rows = {}
@@ -113,7 +120,7 @@ class Experiment:
             for top in plan.longest_first()
             for step in (*top.after, top)
         }
-        self._facts(steps[name])
+        self._facts(steps[choose("part", name, steps)])
 
     def figures(self) -> Figures:
         """Over all seeds."""
@@ -161,7 +168,9 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--methods", default="", help="rows, with commas; default: all")
     parser.add_argument("--row", action="append", default=[], help='another: TITLE={"KEY": VALUE}')
     parser.add_argument(
-        "--side_by_side", action="store_true", help="rows of one shape train as one program"
+        "--side_by_side",
+        action="store_true",
+        help="rows alike but for weights train as one",
     )
     parser.add_argument(
         "--seeds", type=count, default=2, help="each with its own split and teacher"
@@ -200,7 +209,8 @@ def main() -> None:
     set_up_logging()
     enable_compilation_cache()
     arms = chosen_arms(args)
-    check_tasks(args)
+    if not args.part:
+        check_tasks(args)
     given = look_at_teacher(args)
     for arm in arms.values():  # a row that cannot be trained is said before another one is
         student_config(args, arm, 0, given.config)
@@ -220,5 +230,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (UserError, Preempted) as error:
+    except (UserError, Preempted, RunFailed) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

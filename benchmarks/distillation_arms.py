@@ -17,6 +17,7 @@ SEPARATE, JOINT, KL_ALONE = "separate", "joint", "kl-alone"
 TEACHER, RANDOM = "teacher", "random start"  # beside which students stand
 TUTOR = "tutor_kd"  # the method where no other is named
 MOST_RELATION_HEADS = 48  # as published
+PARTS, OF_PARTS = ("rewards", "logs"), ("family-", "probe-", "glue-")  # not for rows
 HELDOUT = 0.1  # of the modules or documents
 
 
@@ -100,7 +101,7 @@ def chosen_arms(args: argparse.Namespace) -> dict[str, Arm]:
     if args.methods:
         names = [choose("method", name.strip(), ARMS) for name in args.methods.split(",")]
         found = {name: arm for name, arm in ARMS.items() if name in names}
-    taken = {*ARMS, *map(_slug, (TEACHER, RANDOM))}
+    taken = {*ARMS, *map(_slug, (TEACHER, RANDOM)), *PARTS}
     for row in args.row:
         name, arm = _own_row(row, taken)
         found[name] = arm
@@ -120,7 +121,7 @@ def _own_row(row: str, taken: set[str]) -> tuple[str, Arm]:
             "learning_rate, such as 'weaker ratios={\"logit_weight\": 5}'."
         ) from None
     name = _slug(title)
-    if name in taken or not name or "/" in name:
+    if name in taken or not name or "/" in name or name.startswith(OF_PARTS):
         raise UserError(
             f"--row={row} cannot be called {title!r}; expected a title without a slash, and none "
             f"of {', '.join(sorted(taken))}"

@@ -18,10 +18,10 @@ from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Objective
 from condenser_jax.objectives.distillation import Teacher, replace_masked
 from condenser_jax.objectives.tutor_kd import Played, TutorKd, objective_of
+from condenser_jax.objectives.tutor_kd_config import SAMPLINGS
 from condenser_jax.types import Array, Batch, Frozen, Params
 
 NUMBERS = "numbers"  # the group of what tells rows of a family apart
-SAMPLINGS = ("tutor", "teacher", "uniform", "none")
 Builder = Callable[[BackboneConfig, ComputeConfig, Any, Teacher], Objective]
 
 
@@ -35,6 +35,7 @@ class Weight:
         return True
 
     def __gt__(self, other: float) -> bool:
+        assert other == 0, "only whether it is on is known before"
         return True
 
     def __mul__(self, other: Any) -> Any:
@@ -100,7 +101,11 @@ class Family(NamedTuple):
             config.optimizer, learning_rate=lead.optimizer.learning_rate
         )
         plain = dataclasses.replace(config, objective=lead.objective, optimizer=optimizer)
-        return ours | same == theirs and plain == lead and _head(config) == _head(lead)
+        return (
+            ours | same == theirs
+            and plain == lead
+            and _learns_ratios(config) == _learns_ratios(lead)
+        )
 
     def objective(
         self,
@@ -140,12 +145,14 @@ FAMILIES = {
 }
 
 
-def _head(config: RunConfig) -> bool:
+def _learns_ratios(config: RunConfig) -> bool:
     """Whether the student learns ratios, or distributions."""
     return getattr(config.objective, "has_ratio", False)
 
 
-def families_of(rows: Mapping[str, RunConfig], leads: Mapping[str, RunConfig]) -> dict[str, list]:
+def families_of(
+    rows: Mapping[str, RunConfig], leads: Mapping[str, RunConfig]
+) -> dict[str, list[str]]:
     """{family: its rows} of those that have two or more.
 
     Args:

@@ -14,7 +14,7 @@ import jax
 from distillation_arms import ARMS, RANDOM, TEACHER, Arm, student_config, teacher_config
 from distillation_family import FAMILIES, families_of
 from distillation_probes import Probed, probe
-from distillation_together import train_family
+from distillation_together import ROWS, train_family
 from glue_together import fine_tune_together
 
 from condenser_jax.build import build
@@ -123,9 +123,14 @@ class Students:
         family = self.families[name]
 
         def run(directory: Path, earlier: Results) -> Facts:
-            there = earlier[family.name].directory / name
+            there = earlier[family.name].directory / ROWS / name
             if there.is_dir():
                 there.rename(directory / RUN)
+            if not (directory / RUN).is_dir():
+                raise UserError(
+                    f"{there} is gone, and {directory / RUN} is not there; remove "
+                    f"{earlier[family.name].directory} to train its rows again"
+                )
             return earlier[family.name].facts[name]
 
         settings = settings_of(config)

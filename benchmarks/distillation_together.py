@@ -24,15 +24,17 @@ from condenser_jax.training.state import TrainState
 from condenser_jax.types import Tree
 
 FIGURES = ("heldout_teacher/auc", "heldout_uniform/auc", "heldout_teacher/cosine")
-ON_THE_WAY = "checkpoints"
+ON_THE_WAY, ROWS = "checkpoints", "rows"
 KEPT = (*FIGURES, "heldout/teacher_accuracy")  # figures in which no weight of a loss is
 
 
 def train_family(
     family: Family, rows: Mapping[str, RunConfig], lead: RunConfig, place: Path
 ) -> dict[str, Any]:
-    """Trains the rows of a family, and writes the work directory of each to `place` / its name;
-    returns {row: {"first", "last"}}, held-out figures. Goes on where it was stopped.
+    """Trains the rows of a family, and writes the work directory of each to `place` / rows / its
+    name; returns {row: {"first", "last"}}, held-out figures. Goes on where it was stopped.
+
+    Raises UserError and RunFailed as the run of a row does.
     """
     built, found = build(lead), find_teacher(lead.objective.teacher)
     run = _of_family(family, built, lead, found)
@@ -49,11 +51,12 @@ def train_family(
         )
         for name, config in rows.items()
     ]
-    together = side_by_side(run, members, [run.batches])
-    states, figures = train_side_by_side(together, place / ON_THE_WAY)
     start = {**built.run.initial_state().params, NUMBERS: members[0].loaded[NUMBERS]}
     first = run.evaluate(jax.device_put(start, replicated(run.mesh)), run.placed)
+    together = side_by_side(run, members)
+    states, figures = train_side_by_side(together, place / ON_THE_WAY)
     facts = {}
+    shutil.rmtree(place / ROWS, ignore_errors=True)  # of an attempt that was stopped here
     for number, (name, config) in enumerate(rows.items()):
         state, own = one_of(states, number), build(config)
         alone = _as_trained_alone(state, own.run)
@@ -63,7 +66,7 @@ def train_family(
             when: {figure: found[figure] for figure in kept}
             for when, found in {"first": first, "last": last}.items()
         }
-        record_run(config, own, place / name, alone, history)
+        record_run(config, own, place / ROWS / name, alone, history)
         facts[name] = history
     shutil.rmtree(place / ON_THE_WAY)
     return facts

@@ -11,10 +11,12 @@ from side_by_side import Member, side_by_side, train_side_by_side
 
 from condenser_jax.build import Built, build
 from condenser_jax.config import RunConfig
+from condenser_jax.data.batches import Batches
 from condenser_jax.glue.report import Cell, chosen_rate
 from condenser_jax.glue_plan import Suite, cell_config
 from condenser_jax.glue_suite import read_task
 from condenser_jax.hf.load import Checkpoint
+from condenser_jax.models.config import BackboneConfig
 from condenser_jax.types import Tree
 from condenser_jax.warm_start import initial_checkpoint, initial_groups
 
@@ -62,7 +64,6 @@ class Starts(NamedTuple):
     task: str
     suite: Suite
     built: Built
-    rows: int
     weights: dict[str, Weights]  # by encoder
 
 
@@ -73,13 +74,19 @@ def _by_shape(task: str, suites: Mapping[str, Suite], rows: int) -> list[Starts]
         suite = suites[name]
         config = cell_config(suite, task, suite.grid.learning_rates[0], suite.run.seed, rows)
         checkpoint = initial_checkpoint(config.model.init)
-        size = config.model if checkpoint is None else checkpoint.config
+        built = build(config) if checkpoint is None else None
         loaded = TRAINED & (checkpoint.params.keys() if checkpoint else {"backbone"})
-        shape = size.num_layers, size.hidden_size, *sorted(loaded)
+        shape = built.backbone if built else _dropped(checkpoint.config, config), *sorted(loaded)
         if shape not in found:
-            found[shape] = Starts(task, suite, build(config), rows, {})
+            found[shape] = Starts(task, suite, built or build(config), {})
         found[shape].weights[name] = _start(found[shape].built, checkpoint, config)
     return list(found.values())
+
+
+def _dropped(backbone: BackboneConfig, config: RunConfig) -> BackboneConfig:
+    """A checkpoint's architecture with the dropout that is asked for."""
+    rates = {name: getattr(config.model, name) for name in ("hidden_dropout", "attention_dropout")}
+    return dataclasses.replace(backbone, **{k: v for k, v in rates.items() if v is not None})
 
 
 def _start(built: Built, checkpoint: Checkpoint | None, config: RunConfig) -> Weights:
@@ -99,15 +106,14 @@ def _add(cells: dict[str, list[Cell]], starts: Starts, jobs: Sequence[Job], size
 
 
 def _runs(starts: Starts, jobs: Sequence[Job]) -> list[tuple[Cell, Job]]:
-    built, grid = starts.built, starts.suite.grid
-    first = starts.suite.run.seed
+    built = starts.built
+    texts = {seed: _batches(built, seed) for seed in {job.seed for job in jobs}}
     members = [
-        Member(str(n), job.seed, job.rate, starts.weights[job.name](job.seed), job.seed - first)
-        for n, job in enumerate(jobs)
+        Member(_said(job), job.seed, job.rate, starts.weights[job.name](job.seed), texts[job.seed])
+        for job in jobs
     ]
-    streams = [_batches(built, first + number) for number in range(grid.seeds)]
     run = dataclasses.replace(built.run, eval_every=built.run.steps)
-    _, figures = train_side_by_side(side_by_side(run, members, streams))
+    _, figures = train_side_by_side(side_by_side(run, members))
     found = []
     for member, job in zip(members, jobs, strict=True):
         own = f"{member.name}/heldout/"
@@ -116,7 +122,11 @@ def _runs(starts: Starts, jobs: Sequence[Job]) -> list[tuple[Cell, Job]]:
     return found
 
 
-def _batches(built: Built, seed: int) -> Any:
+def _said(job: Job) -> str:
+    return f"{job.name}, learning rate {job.rate:g}, seed {job.seed}"
+
+
+def _batches(built: Built, seed: int) -> Batches:
     """The training texts in the order of a seed."""
     material: Any = built.material
     config: RunConfig = dataclasses.replace(material.config, seed=seed)

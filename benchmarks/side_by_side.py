@@ -7,10 +7,9 @@ batch, is computed once. Each becomes what it would have become by itself
 (tests/unit/test_distillation_family.py).
 """
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +19,12 @@ import numpy as np
 
 from condenser_jax.data.batches import Batches, Rows
 from condenser_jax.data.rows import NumpyBatch
+from condenser_jax.errors import RunFailed
 from condenser_jax.training.checkpoints import Checkpoints
 from condenser_jax.training.loop import Loop, Run
 from condenser_jax.training.progress import Progress
 from condenser_jax.training.sharding import replicated
-from condenser_jax.training.signals import graceful_stop
+from condenser_jax.training.signals import StopRequest, graceful_stop
 from condenser_jax.training.state import TrainState
 from condenser_jax.training.step import Dials, Step, dials_of
 from condenser_jax.types import Batch, Frozen, Params, Tree
@@ -37,19 +37,22 @@ class Member(NamedTuple):
     seed: int
     learning_rate: float
     loaded: Params  # groups that start from a checkpoint, the same ones for all
-    reads: int = 0  # which stream of batches
+    batches: Batches | None = None  # of its own; None: those that all share
 
 
-class Streams:
-    """Several streams of batches as one: arrays [B, streams, ...]."""
+class OfEach:
+    """The batches of all members as one: arrays [B, members, ...]."""
 
-    def __init__(self, streams: Sequence[Batches]) -> None:
-        self.streams, self.batch_size = streams, streams[0].batch_size
-        self.steps_per_epoch = streams[0].steps_per_epoch
+    def __init__(self, batches: Sequence[Batches]) -> None:
+        self.streams = list({id(one): one for one in batches}.values())
+        self.reads = [self.streams.index(one) for one in batches]
+        self.batch_size = batches[0].batch_size
+        self.steps_per_epoch = batches[0].steps_per_epoch
 
     def batch(self, step: int, rows: Rows = slice(None)) -> NumpyBatch:
-        """These rows of a global batch of each stream."""
-        parts = [stream.batch(step, rows) for stream in self.streams]
+        """These rows of a global batch of each member."""
+        read = [stream.batch(step, rows) for stream in self.streams]
+        parts = [read[number] for number in self.reads]
         return {name: np.stack([part[name] for part in parts], 1) for name in parts[0]}
 
 
@@ -76,37 +79,35 @@ class SideBySide(Run):
     def step_of(self, active: tuple[str, ...]) -> Step:
         """The step, mapped over the members."""
         one = super().step_of(active)
-        reads = np.array([member.reads for member in self.members])
-        has_streams = isinstance(self.batches, Streams)
+        has_own = isinstance(self.batches, OfEach)
 
         def step(
             states: TrainState, frozen: Frozen, batch: Batch, dials: Dials
         ) -> tuple[TrainState, Any]:
-            if has_streams:
-                batch = jax.tree.map(lambda parts: jnp.moveaxis(parts[:, reads], 1, 0), batch)
-            axes = (0, None, 0 if has_streams else None, 0)
+            if has_own:
+                batch = jax.tree.map(lambda parts: jnp.moveaxis(parts, 1, 0), batch)
+            axes = (0, None, 0 if has_own else None, 0)
             states, metrics = jax.vmap(one, in_axes=axes)(states, frozen, batch, dials)
             return states, jax.tree.map(lambda parts: parts.sum(0), metrics)
 
         return step
 
 
-def side_by_side(run: Run, members: Sequence[Member], streams: Sequence[Batches]) -> SideBySide:
-    """The members as one run; they share all of `run` but what a `Member` has.
-
-    Args:
-      streams: of batches, from which each member reads one.
-    """
+def side_by_side(run: Run, members: Sequence[Member]) -> SideBySide:
+    """The members as one run; they share all of `run` but what a `Member` has."""
+    assert not run.patience, "patience would be that of the mean over members"
     shared = {field.name: getattr(run, field.name) for field in dataclasses.fields(Run)}
     loaded = [member.loaded for member in members]
     shared["loaded"] = jax.tree.map(lambda *leaves: np.stack(leaves), *loaded)
-    shared["batches"] = streams[0] if len(streams) == 1 else Streams(streams)
+    own = [member.batches for member in members if member.batches is not None]
+    assert len(own) in (0, len(members)), "batches of some members, but not of all"
+    shared["batches"] = OfEach(own) if own else run.batches
     shared["evaluate"] = _of_each(run, members)
     shared["tokens_per_step"] *= len(members)
     return SideBySide(**shared, members=tuple(members))
 
 
-def _of_each(run: Run, members: Sequence[Member]) -> Any:
+def _of_each(run: Run, members: Sequence[Member]) -> Callable[[Params, Frozen], dict[str, float]]:
     """The evaluation of each member: its figures under its name, and the mean of their goals."""
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
@@ -121,26 +122,44 @@ def _of_each(run: Run, members: Sequence[Member]) -> Any:
     return evaluate
 
 
-def train_side_by_side(run: SideBySide, place: Path | None = None) -> tuple[TrainState, dict]:
+def train_side_by_side(
+    run: SideBySide, place: Path | None = None
+) -> tuple[TrainState, dict[str, float]]:
     """Brings a run to its end, or goes on where it was stopped; returns its states, stacked, and
     the figures of its members ({"member/figure": value}).
 
     Args:
-      place: of its checkpoints on the way; None: there are none. The end is not saved.
+      place: of its checkpoints on the way; the end is not saved. None: there are none, and a stop
+        is no reason to wait.
 
-    Raises Preempted and RunFailed as any run does.
+    Raises Preempted as any run does, and RunFailed with the names of the members that failed.
     """
-    with graceful_stop() as stop, contextlib.ExitStack() as stack:
-        start, state, history = 0, None, {"evaluated": 0}  # the start is not measured
-        saves: Any = _Nowhere()
-        if place is not None:
-            saves = stack.enter_context(_OnTheWay(place, run.steps))
-            restored = saves.restore_latest(run.abstract_state())
-            if restored:
-                start, state, history = restored[0], restored[1], restored[2]["history"]
-        state = run.initial_state() if state is None else state
-        loop = Loop(run, state, saves, [_Paced(run.steps, start)], stop, history=history)
+    fresh = {"evaluated": 0}  # the start is not measured
+    if place is None:
+        return _to_the_end(run, _Nowhere(), StopRequest(), 0, run.initial_state(), fresh)
+    with graceful_stop() as stop, _OnTheWay(place, run.steps) as saves:
+        restored = saves.restore_latest(run.abstract_state())
+        if restored is None:
+            return _to_the_end(run, saves, stop, 0, run.initial_state(), fresh)
+        start, state, record = restored
+        return _to_the_end(run, saves, stop, start, state, record["history"])
+
+
+def _to_the_end(
+    run: SideBySide,
+    saves: Any,
+    stop: StopRequest,
+    start: int,
+    state: TrainState,
+    history: dict[str, Any],
+) -> tuple[TrainState, dict[str, float]]:
+    loop = Loop(run, state, saves, [_Paced(run.steps, start)], stop, history=history)
+    try:
         loop.train(start, time.time())
+    except RunFailed as error:
+        finite = np.asarray(loop.state.finite)
+        failed = [m.name for m, good in zip(run.members, finite, strict=True) if not good]
+        raise RunFailed(f"{', '.join(failed)}, beside others: {error}") from error
     return loop.state, loop.history["last"]
 
 

@@ -81,8 +81,8 @@ def train(config: RunConfig, path: str | Path, began: float) -> tuple[Workdir, d
 def record_run(
     config: RunConfig, built: Built, path: str | Path, state: TrainState, history: dict[str, Any]
 ) -> Workdir:
-    """Writes the work directory of a run that was brought to its end elsewhere, as `train` leaves
-    it: its last checkpoint, and what evaluations found ({"first", "last": figures}).
+    """Writes the work directory of a run that was brought to its end elsewhere: its last
+    checkpoint, and what evaluations found ({"first", "last": figures}). It has no metrics.jsonl.
 
     Raises UserError as `train` does.
     """

@@ -85,7 +85,7 @@ class Objective:
         by_phases: dict[tuple[str, ...], list[str]] = {}
         for group in groups:
             trainers = tuple(phase.name for phase in self.phases if group in phase.trains)
-            player = (group,) if group in self.apart else trainers
+            player = ("apart", group) if group in self.apart else trainers
             by_phases.setdefault(player, []).append(group)
         return tuple(tuple(player) for player in by_phases.values())
 

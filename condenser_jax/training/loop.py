@@ -116,8 +116,13 @@ class Run:
 
     def step_of(self, active: tuple[str, ...]) -> Step:
         """The step of a set of active phases, as a function to be compiled."""
-        how = {"clip_norm": self.clip_norm, "accumulate": self.accumulate}
-        return make_step(self.objective, self.optimizers, active, **how)
+        return make_step(
+            self.objective,
+            self.optimizers,
+            active,
+            clip_norm=self.clip_norm,
+            accumulate=self.accumulate,
+        )
 
     def lower_step(self, active: tuple[str, ...]) -> jax.stages.Lowered:
         """The step of a set of active phases, traced for this run's mesh and batch."""

@@ -1,6 +1,7 @@
 """Parts of an experiment run several at once, each after what it reads; one that fails ends all."""
 
 import json
+import shutil
 import textwrap
 
 import pytest
@@ -78,6 +79,14 @@ def test_quick_parts_are_done_here(do):
     _, run = do
     events = run([step("mine", step("theirs"), run=lambda *_: {"x": 1})], 1, quick={"mine"})
     assert events == [("theirs", "begin"), ("theirs", "end")]
+
+
+def test_what_is_done_is_done_though_what_it_read_is_gone(do):
+    pipeline, run = do
+    steps = [step("late", step("early"))]
+    run(steps, 1)
+    shutil.rmtree(pipeline.directory(step("early")))
+    assert run(steps, 1)[4:] == [("early", "begin"), ("early", "end")]
 
 
 def test_a_part_that_fails_is_told_with_its_last_line_and_ends_the_others(do):

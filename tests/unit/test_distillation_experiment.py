@@ -118,6 +118,8 @@ def test_methods_and_rows_can_be_chosen(arms):
         ({"row": ["a={}", "a={}"]}, "--row=a={} cannot be called 'a'; expected a title without"),
         ({"row": ["random start={}"]}, "cannot be called 'random start'; expected a title"),
         ({"row": ["joint={}"], "methods": "kd"}, "cannot be called 'joint'; expected a title"),
+        ({"row": ["rewards={}"]}, "cannot be called 'rewards'; expected a title"),
+        ({"row": ["probe joint={}"]}, "cannot be called 'probe joint'; expected a title"),
         ({"row": ["a/b={}"]}, "cannot be called 'a/b'; expected a title without a slash"),
         ({"row": [" ={}"]}, "cannot be called ' '; expected a title"),
         ({"row": ['a={"name": "smoke"}']}, "unknown method 'smoke'; "),

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from condenser_jax.errors import RunFailed, UserError
+from condenser_jax.finished import read_run
 from condenser_jax.glue_plan import configure_suite
 from condenser_jax.glue_suite import run_suite
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.run import train
 from condenser_jax.training.loop import Loop
-from condenser_jax.training.saved import Saved
-from condenser_jax.training.workdir import Workdir
 from configs import glue_suite
 from tests.distillation import (
     STUDENT,
@@ -193,9 +193,9 @@ def taught(tmp_path_factory):
     return root, student
 
 
-def params_of(place):
-    checkpoints = Saved(Workdir(place).checkpoints)
-    return checkpoints.latest_step, checkpoints.restore_params(checkpoints.latest_step, None)
+def at_rate(config, rate):
+    optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
+    return dataclasses.replace(config, optimizer=optimizer)
 
 
 def test_side_by_side_a_row_becomes_what_it_becomes_alone(taught, tmp_path):
@@ -203,20 +203,22 @@ def test_side_by_side_a_row_becomes_what_it_becomes_alone(taught, tmp_path):
     rows = {
         "joint": student(),
         "tutor-from-teacher": student(tutor_init="teacher"),
-        "teacher-samples": student(sampling="teacher"),
+        "teacher-samples": at_rate(student(sampling="teacher"), 3e-3),
     }
     together = benchmark_module("distillation_together")
     lead = rows["joint"]
     facts = together.train_family(family_module.FAMILIES["ratios"], rows, lead, tmp_path)
     for name, config in rows.items():
-        workdir, history = train(config, tmp_path / "alone" / name, 0.0)
+        alone, history = train(config, tmp_path / "alone" / name, 0.0)
         for when in ("first", "last"):
             expected = {key: history[when][key] for key in facts[name][when]}
             assert facts[name][when] == pytest.approx(expected, rel=1e-4, abs=1e-5)
             assert len(expected) == 4
-        again, after = train(config, tmp_path / name, 0.0)  # goes on where it is: at the end
+        again, after = train(config, tmp_path / "rows" / name, 0.0)  # goes on: it is at the end
         assert after["last"] == facts[name]["last"]
-        assert again.result.is_file()
+        ours, theirs = read_run(again.root), read_run(alone.root)
+        assert ours.step == theirs.step == 4
+        assert_close(ours.params, theirs.params, 1e-3)
     assert facts["joint"]["last"] != facts["teacher-samples"]["last"]
 
 
@@ -240,8 +242,12 @@ def test_a_family_that_was_stopped_goes_on_and_becomes_the_same(taught, tmp_path
     whole = together.train_family(ratios, rows, rows["joint"], tmp_path / "whole")
     assert not (tmp_path / "whole" / "checkpoints").exists()
 
-    def stop(*of_a_row):
-        raise KeyboardInterrupt
+    record = together.record_run
+
+    def stop(config, *of_a_row):
+        if config is rows["kl-alone"]:
+            raise KeyboardInterrupt
+        record(config, *of_a_row)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(together, "record_run", stop)
@@ -249,6 +255,25 @@ def test_a_family_that_was_stopped_goes_on_and_becomes_the_same(taught, tmp_path
     again = together.train_family(ratios, rows, rows["joint"], tmp_path / "parts")
     assert steps == [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
     assert again == whole
+
+
+def test_a_member_that_fails_is_named(taught, tmp_path):
+    _, student = taught
+    rows = {"joint": student(), "wild": at_rate(student(policy_weight=0.0), 1e30)}
+    together = benchmark_module("distillation_together")
+    with pytest.raises(RunFailed, match="^wild, beside others: the loss or a gradient was not"):
+        together.train_family(
+            family_module.FAMILIES["ratios"], rows, rows["joint"], tmp_path / "wild"
+        )
+
+
+def test_a_teacher_that_is_too_weak_is_refused_before_a_step(taught, tmp_path, monkeypatch):
+    _, student = taught
+    rows = {name: student(least_accuracy=0.9) for name in ("one", "two")}
+    together = benchmark_module("distillation_together")
+    monkeypatch.setattr(together, "train_side_by_side", None)
+    with pytest.raises(UserError, match="under the 90% of objective.least_accuracy"):
+        together.train_family(family_module.FAMILIES["ratios"], rows, rows["one"], tmp_path / "x")
 
 
 @pytest.fixture

@@ -49,6 +49,16 @@ def test_a_changed_setting_concerns_its_step_and_what_reads_it(tmp_path):
     assert number.ran == ["number", "double"]
 
 
+def test_a_step_is_not_done_by_two_processes_at_once(tmp_path):
+    def run(directory, earlier):
+        Pipeline(tmp_path).result(step)  # as another process would
+        return {}
+
+    step = Step("long", run, {})
+    with pytest.raises(UserError, match=r"long-\w+ is in use by another process; wait for its end"):
+        Pipeline(tmp_path).result(step)
+
+
 def test_a_step_that_was_stopped_finds_its_directory_again(tmp_path):
     def run(directory, earlier):
         half = directory / "half"
