@@ -128,6 +128,7 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
 
 
 def _unprobed(rows: Mapping[str, Mapping[str, Spread]], arms: Mapping[str, Arm]) -> list[str]:
+    """None, but where a machine was gone before all was measured, and what there was is told."""
     return [name for name in in_order(rows, arms) if not rows[name].keys() & set(COMPARED)]
 
 
