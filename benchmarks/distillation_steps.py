@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from distillation_arms import ARMS, RANDOM, TEACHER, Arm, student_config, teacher_config
+from distillation_arms import ARMS, JOINT, RANDOM, TEACHER, Arm, student_config, teacher_config
 from distillation_family import FAMILIES, families_of
 from distillation_probes import Probed, probe
 from distillation_together import ROWS, train_family
@@ -26,7 +26,14 @@ from condenser_jax.glue.report import SCORE, Cell, chosen_rate, summary
 from condenser_jax.glue_plan import Suite, configure_suite, protocol_of
 from condenser_jax.glue_suite import read_task, run_suite
 from condenser_jax.models.config import BackboneConfig
-from condenser_jax.pipeline.recipe import RUN, Results, changed, settings_of, training_step
+from condenser_jax.pipeline.recipe import (
+    RUN,
+    Results,
+    changed,
+    identity,
+    settings_of,
+    training_step,
+)
 from condenser_jax.pipeline.steps import Facts, Result, Step
 from condenser_jax.run import train
 from condenser_jax.teachers import Found, find_teacher
@@ -82,6 +89,14 @@ class Students:
         self.teacher = teacher_step(args, given, seed)
         self.families = self._families(arms) if args.side_by_side else {}
 
+    @functools.cached_property
+    def _data(self) -> list[str]:
+        """What the data of all students are known by."""
+        return identity(self.config(ARMS[JOINT]))
+
+    def _settings(self, config: RunConfig) -> dict[str, Any]:
+        return settings_of(config, data=self._data)
+
     def config(self, arm: Arm) -> RunConfig:
         """Of a student, whose teacher is not there yet."""
         return student_config(self.args, arm, self.seed, self.given.config)
@@ -96,7 +111,7 @@ class Students:
             _, history = train(self._taught(config, earlier), directory / RUN, time.time())
             return {"first": history["first"], "last": history["last"]}
 
-        return Step(f"{name}-seed-{self.seed}", run, settings_of(config), (self.teacher,))
+        return Step(f"{name}-seed-{self.seed}", run, self._settings(config), (self.teacher,))
 
     def _families(self, arms: Mapping[str, Arm]) -> dict[str, Step]:
         """{row: the step that trains its family}."""
@@ -115,7 +130,7 @@ class Students:
             taught = {row: self._taught(config, earlier) for row, config in rows.items()}
             return train_family(FAMILIES[name], taught, self._taught(lead, earlier), directory)
 
-        settings = {row: settings_of(config) for row, config in rows.items()}
+        settings = {row: self._settings(config) for row, config in rows.items()}
         return Step(f"family-{name}-seed-{self.seed}", run, settings, (self.teacher,))
 
     def _trained_beside(self, name: str, config: RunConfig) -> Step:
@@ -133,7 +148,7 @@ class Students:
                 )
             return earlier[family.name].facts[name]
 
-        settings = settings_of(config)
+        settings = self._settings(config)
         return Step(f"{name}-seed-{self.seed}", run, settings, (self.teacher, family))
 
     def probed(self, arm: Arm, student: Step) -> Step:
@@ -184,7 +199,7 @@ class Students:
 
         after = (self.teacher, student, *(s for s in tutors.values() if s.name != student.name))
         settings = {"tutors": {title: step.name for title, step in tutors.items()}}
-        return Step(f"rewards-seed-{self.seed}", run, settings | settings_of(config), after)
+        return Step(f"rewards-seed-{self.seed}", run, settings | self._settings(config), after)
 
     def fine_tuned(self, name: str, arm: Arm, start: Step | None) -> Step:
         """Fine-tunes an encoder on the tasks: a student, the teacher, or what `arm` starts from.
@@ -208,7 +223,7 @@ class Students:
             for task, suite in suites.items()
         }
         after = (self.teacher,) if start is None else (self.teacher, start)
-        size = settings_of(self.config(arm))["config"]["model"]
+        size = self._settings(self.config(arm))["config"]["model"]
         slug = name.replace(" ", "-")
         return Step(f"glue-{slug}-seed-{self.seed}", run, {**settings, "student": size}, after)
 
@@ -230,7 +245,7 @@ class Students:
 
         settings = {
             "protocol": [protocol_of(_of_grid(suite, seeds=1)), suite.grid.seeds, _hashes(suite)],
-            "student": settings_of(self.config(main))["config"]["model"],
+            "student": self._settings(self.config(main))["config"]["model"],
             "encoders": list(starts),
         }
         after = (self.teacher, *(start for start in starts.values() if start is not None))
@@ -255,7 +270,7 @@ class Students:
             return probe(probed, teacher, taught, packages_of(self.args), self.args.pooling)
 
         own = {"packages": packages_of(self.args), "pooling": self.args.pooling}
-        settings = own if students else own | settings_of(config)
+        settings = own if students else own | self._settings(config)
         return Step(f"probe-{name}", run, settings, (self.teacher, *students))
 
     def _begun(

@@ -179,15 +179,18 @@ def what_is_learned(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def settings_of(config: RunConfig, taught_by_a_step: bool = False) -> dict[str, Any]:
+def settings_of(
+    config: RunConfig, taught_by_a_step: bool = False, data: list[str] | None = None
+) -> dict[str, Any]:
     """What the result of a run depends on: its configuration, its data, and where it starts.
 
     Args:
       taught_by_a_step: its training file is a step's, which is known already.
+      data: its `identity`, where that is known: to find it out takes a second.
     """
     return {
         "config": what_is_learned(config),
-        "data": identity(config, taught_by_a_step),
+        "data": identity(config, taught_by_a_step) if data is None else data,
         "init": weights_identity(config.model.init),
     }
 
