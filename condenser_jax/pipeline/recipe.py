@@ -186,7 +186,7 @@ def settings_of(
 
     Args:
       taught_by_a_step: its training file is a step's, which is known already.
-      data: its `identity`, where that is known: to find it out takes a second.
+      data: its `identity`, where that is known: of `docstrings:` it takes .4 s to find out.
     """
     return {
         "config": what_is_learned(config),
