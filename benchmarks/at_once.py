@@ -42,7 +42,7 @@ def do_at_once(
     running: dict[str, subprocess.Popen] = {}
     folder = pipeline.root / LOGS
     folder.mkdir(parents=True, exist_ok=True)
-    before = signal.signal(signal.SIGTERM, _leave)
+    former = signal.signal(signal.SIGTERM, _leave)
     try:
         while waiting or running:
             for name, step in list(waiting.items()):
@@ -69,7 +69,7 @@ def do_at_once(
             process.terminate()  # a run saves its state
         for process in running.values():
             process.wait()
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, former)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

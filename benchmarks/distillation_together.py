@@ -37,7 +37,7 @@ def train_family(
     Raises UserError and RunFailed as the run of a row does.
     """
     built, found = build(lead), find_teacher(lead.objective.teacher)
-    run = _of_family(family, built, lead, found)
+    run, tutor = _of_family(family, built, lead, found), _fresh_tutor(built.run)
     members = [
         Member(
             name,
@@ -45,7 +45,7 @@ def train_family(
             config.optimizer.learning_rate,
             {
                 **built.run.loaded,
-                **_tutor(built.run, config, found),
+                **(start_of_tutor(config.objective, found) or tutor),
                 NUMBERS: jax.tree.map(np.float32, family.numbers_of(config.objective)),
             },
         )
@@ -72,12 +72,12 @@ def train_family(
     return facts
 
 
-def _tutor(run: Run, config: RunConfig, found: Found) -> dict[str, Tree]:
-    """The tutor that a row starts with, of those that have one."""
+def _fresh_tutor(run: Run) -> dict[str, Tree]:
+    """The tutor that rows start with, of those that have one, unless it is the teacher's head."""
     if "tutor" not in run.optimizers:
         return {}
     fresh = jax.jit(lambda key: run.objective.init(key, {})["tutor"])
-    return start_of_tutor(config.objective, found) or {"tutor": fresh(jax.random.key(config.seed))}
+    return {"tutor": fresh(jax.random.key(run.seed))}
 
 
 def _of_family(family: Family, built: Built, lead: RunConfig, found: Found) -> Run:

@@ -5,21 +5,18 @@ makes that step and all that follow anew, and nothing else. A step that was kill
 directory again and goes on there; one that is done leaves `done.json` and is never run again.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from condenser_jax.errors import UserError
 from condenser_jax.training.progress import duration
-from condenser_jax.training.workdir import write_json
+from condenser_jax.training.workdir import locked, write_json
 
 log = logging.getLogger("condenser_jax")
 DONE = "done.json"
@@ -97,26 +94,13 @@ class Pipeline:
         else:
             log.info("%s: in %s", step.name, directory)
             directory.mkdir(parents=True, exist_ok=True)
-            with _alone_in(directory), _stopwatch(directory / "seconds") as seconds:
-                facts = step.run(directory, earlier)
-            write_json(done, {"facts": facts, "seconds": seconds(), "settings": step.settings})
+            with locked(directory / ".lock", f"{directory}"):
+                with _stopwatch(directory / "seconds") as seconds:
+                    facts = step.run(directory, earlier)
+                write_json(done, {"facts": facts, "seconds": seconds(), "settings": step.settings})
             log.info("%s: done in %s", step.name, duration(seconds()))
         content = json.loads(done.read_text(encoding="utf-8"))
         return Result(directory, content["facts"], content["seconds"])
-
-
-@contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Keeps a second process out of a step; the lock dies with its process, however that ends."""
-    with open(directory / ".lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{directory} is in use by another process; wait for its end or name another "
-                "--workdir"
-            ) from error
-        yield
 
 
 class _stopwatch:

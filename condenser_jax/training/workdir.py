@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from condenser_jax.errors import UserError
 from condenser_jax.whole_files import check_folder
@@ -181,20 +181,29 @@ def cut_metrics(path: Path, offset: int) -> None:
 
 
 @contextmanager
+def locked(path: Path, what: str) -> Iterator[TextIO]:
+    """Holds a lock file, open, as long as the block lasts, or the process.
+
+    Raises UserError, which calls it `what`, if another process holds it.
+    """
+    with open(path, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{what} is in use by another process; wait for its end or name another --workdir"
+            ) from error
+        yield lock
+
+
+@contextmanager
 def held(workdir: Workdir) -> Iterator[None]:
     """Keeps a second run out of the work directory; raises UserError if there is a first one.
 
     The lock dies with the process that holds it, however that ends. In its file stands a name that
     is new each time: whoever reads it sees this directory, and not another of the same path.
     """
-    with open(workdir.lock, "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"work directory {workdir.root} is in use by another process; wait for its end "
-                "or name another --workdir"
-            ) from error
+    with locked(workdir.lock, f"work directory {workdir.root}") as lock:
         lock.truncate(0)
         lock.write(f"{platform.node()} {os.getpid()} {uuid.uuid4()}\n")
         lock.flush()
