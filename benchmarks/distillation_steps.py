@@ -240,7 +240,7 @@ class Students:
                 )
                 for name, start in starts.items()
             }
-            cells = fine_tune_together(task, begun)
+            cells = fine_tune_together(task, begun, directory)
             return {name: _scores(found) for name, found in cells.items()}
 
         settings = {

@@ -4,6 +4,7 @@ every encoder.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from condenser_jax.glue_plan import Suite, cell_config
 from condenser_jax.glue_suite import read_task
 from condenser_jax.hf.load import Checkpoint
 from condenser_jax.models.config import BackboneConfig
+from condenser_jax.pipeline.steps import Facts, Pipeline, Step
 from condenser_jax.types import Tree
 from condenser_jax.warm_start import initial_checkpoint, initial_groups
 
@@ -33,14 +35,18 @@ class Job(NamedTuple):
     seed: int
 
 
-def fine_tune_together(task: str, suites: Mapping[str, Suite]) -> dict[str, list[Cell]]:
+def fine_tune_together(
+    task: str, suites: Mapping[str, Suite], place: Path
+) -> dict[str, list[Cell]]:
     """Fine-tunes on a task: {encoder: its runs}, as `run_suite` has them but that each is measured
     at its end alone. The first seed is fine-tuned at every rate, the others at the best of these.
 
     Args:
       suites: of each encoder, alike but in `model.init` and in the tokenizer of one from scratch.
+      place: keeps what programs found, which are not run again; it is for these suites alone.
     """
     rows = read_task(next(iter(suites.values())), task).rows
+    programs = Pipeline(place)
     cells: dict[str, list[Cell]] = {name: [] for name in suites}
     for starts in _by_shape(task, suites, rows):
         grid = starts.suite.grid
@@ -49,10 +55,10 @@ def fine_tune_together(task: str, suites: Mapping[str, Suite]) -> dict[str, list
             Job(name, rate, seeds[0]) for rate in grid.learning_rates for name in starts.weights
         ]
         size = -(-len(first) // -(-len(first) // AT_ONCE))  # of one program for all
-        _add(cells, starts, first, size)
+        _add(cells, starts, first, size, programs)
         rates = {name: chosen_rate(cells[name]) for name in starts.weights}
         rest = [Job(name, rates[name], seed) for seed in seeds[1:] for name in starts.weights]
-        _add(cells, starts, rest, size)
+        _add(cells, starts, rest, size, programs)
         for name, rate in rates.items():
             cells[name] = [cell for cell in cells[name] if cell.learning_rate == rate]
     return cells
@@ -98,32 +104,41 @@ def _start(built: Built, checkpoint: Checkpoint | None, config: RunConfig) -> We
     return lambda seed: jax.device_get(init(jax.random.key(seed)))
 
 
-def _add(cells: dict[str, list[Cell]], starts: Starts, jobs: Sequence[Job], size: int) -> None:
+def _add(
+    cells: dict[str, list[Cell]], starts: Starts, jobs: Sequence[Job], size: int, programs: Pipeline
+) -> None:
     """Does the jobs, so many at once."""
     for begin in range(0, len(jobs), size):
-        for cell, job in _runs(starts, jobs[begin : begin + size]):
-            cells[job.name].append(cell)
+        chosen = jobs[begin : begin + size]
+        found = programs.result(_program(starts, chosen)).facts["last"]
+        for job, last in zip(chosen, found, strict=True):
+            cells[job.name].append(Cell(job.rate, job.seed, [last]))
 
 
-def _runs(starts: Starts, jobs: Sequence[Job]) -> list[tuple[Cell, Job]]:
-    built = starts.built
-    texts = {seed: _batches(built, seed) for seed in {job.seed for job in jobs}}
-    members = [
-        Member(_said(job), job.seed, job.rate, starts.weights[job.name](job.seed), texts[job.seed])
-        for job in jobs
-    ]
-    run = dataclasses.replace(built.run, eval_every=built.run.steps)
-    _, figures = train_side_by_side(side_by_side(run, members))
-    found = []
-    for member, job in zip(members, jobs, strict=True):
-        own = f"{member.name}/heldout/"
-        last = {n.removeprefix(own): v for n, v in figures.items() if n.startswith(own)}
-        found.append((Cell(job.rate, job.seed, [last]), job))
-    return found
+def _program(starts: Starts, jobs: Sequence[Job]) -> Step:
+    """Fine-tunes some runs as one; its facts are the figures of each at its end."""
+
+    def run(directory: Path, earlier: Mapping[str, Any]) -> Facts:
+        built = starts.built
+        texts = {seed: _batches(built, seed) for seed in {job.seed for job in jobs}}
+        members = [_member(starts, job, texts[job.seed]) for job in jobs]
+        at_the_end = dataclasses.replace(built.run, eval_every=built.run.steps)
+        _, figures = train_side_by_side(side_by_side(at_the_end, members))
+        return {"last": [_own(figures, f"{member.name}/heldout/") for member in members]}
+
+    return Step("program", run, {"jobs": [job._asdict() for job in jobs]})
 
 
-def _said(job: Job) -> str:
-    return f"{job.name}, learning rate {job.rate:g}, seed {job.seed}"
+def _member(starts: Starts, job: Job, texts: Batches) -> Member:
+    name = f"{job.name}, learning rate {job.rate:g}, seed {job.seed}"
+    return Member(name, job.seed, job.rate, starts.weights[job.name](job.seed), texts)
+
+
+def _own(figures: Mapping[str, float], start: str) -> dict[str, float]:
+    """The figures whose names begin so, without that beginning."""
+    return {
+        name.removeprefix(start): value for name, value in figures.items() if name.startswith(start)
+    }
 
 
 def _batches(built: Built, seed: int) -> Batches:

@@ -89,6 +89,8 @@ def initial_groups(
     notes = [f"weights: {n}" for n in checkpoint.notes if n.partition(":")[0] not in unused]
     fresh = (group for group in trained if group not in (*loaded, "condenser_head"))
     notes += [f"weights: {group} {_fresh(group, 'random')}" for group in fresh]
+    if QUERIES in unused:
+        notes.append(f"weights: {QUERIES} left out: this run trains one encoder, that of passages")
     head = loaded.get("condenser_head")
     if head is not None and checkpoint.early_layer is not None:
         _warn_of_another_early_layer(checkpoint, config)

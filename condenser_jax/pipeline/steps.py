@@ -5,6 +5,7 @@ makes that step and all that follow anew, and nothing else. A step that was kill
 directory again and goes on there; one that is done leaves `done.json` and is never run again.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -42,7 +43,7 @@ class Step:
     settings: Mapping[str, Any]
     after: tuple["Step", ...] = ()
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """A hash of its settings and of the keys of all that it reads."""
         content = [self.name, self.settings, [step.key for step in self.after]]

@@ -93,6 +93,12 @@ def test_the_classifier_of_another_run_is_never_taken():
     assert set(loaded) == {"backbone", "pooler"} and notes == ["weights: classifier random"]
 
 
+def test_of_two_encoders_it_is_said_which_one_is_left_out():
+    _, notes = _start({"backbone": {"x": 1}, "query_backbone": {"x": 1}}, tiny_backbone())
+    (line,) = (note for note in notes if "query_backbone" in note)
+    assert line.endswith("left out: this run trains one encoder, that of passages")
+
+
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra"])
 def test_the_head_drops_by_the_number_of_the_row(model_type):
     config = tiny_backbone(model_type=model_type)

@@ -292,7 +292,9 @@ def folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_fine_tuned_side_by_side_every_score_is_that_of_a_run_by_itself(folder, tmp_path):
+def test_fine_tuned_side_by_side_every_score_is_that_of_a_run_by_itself(
+    folder, tmp_path, monkeypatch
+):
     values = glue_suite.get_config("smoke").to_dict()
     values |= {"tasks": "rte", "seeds": 2, "epochs": 1, "learning_rates": (1e-4, 3e-2)}
     values["run"]["data"] |= {"source": str(folder), "max_length": 16}
@@ -308,7 +310,8 @@ def test_fine_tuned_side_by_side_every_score_is_that_of_a_run_by_itself(folder, 
         "scratch": suite,
         "trained": suite._replace(run=dataclasses.replace(suite.run, model=trained)),
     }
-    found = benchmark_module("glue_together").fine_tune_together("rte", suites)
+    together = benchmark_module("glue_together")
+    found = together.fine_tune_together("rte", suites, tmp_path / "place")
     for name, one in suites.items():
         cells = run_suite(one, tmp_path / name, name).tasks["rte"]
         (rate,) = {cell.learning_rate for cell in found[name]}
@@ -316,3 +319,6 @@ def test_fine_tuned_side_by_side_every_score_is_that_of_a_run_by_itself(folder, 
         assert [cell.seed for cell in found[name]] == [cell.seed for cell in alone] == [0, 1]
         for mine, theirs in zip(found[name], alone, strict=True):
             assert mine.last == pytest.approx(dict(theirs.last), rel=1e-4)
+    monkeypatch.setattr(together, "train_side_by_side", None)
+    again = together.fine_tune_together("rte", suites, tmp_path / "place")
+    assert again == found, "programs that are done are not run again"
