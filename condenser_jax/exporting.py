@@ -18,6 +18,7 @@ from condenser_jax.hf.classifier_export import Head, export_classifier, logits_o
 from condenser_jax.hf.export import export
 from condenser_jax.hf.load import QUERY_ENCODER
 from condenser_jax.hf.onnx_file import ONNX_FILE, check_packages, run_onnx
+from condenser_jax.models.config import BackboneConfig
 
 TOLERANCE = 1e-4  # between vectors of the run and of the directory, in float32
 SENTENCES = (
@@ -90,7 +91,7 @@ def _export_classifier(
         )
     options, differences = run.config.objective, dict[str, float]()
     task = find_task(options.task)
-    ids = np.arange(OF_TOKENS[1])[None] % run.backbone.vocab_size
+    ids = sample_ids(run.backbone)
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": 0 * ids}
 
     def check(directory: Path) -> None:
@@ -112,6 +113,14 @@ def _export_classifier(
         check,
     )
     return Exported(directory, differences)
+
+
+def sample_ids(backbone: BackboneConfig) -> np.ndarray:
+    """Token ids [1, L] to compare by: words alone, for transformers gives padding in a text another
+    position than we do (of a RoBERTa, it counts what is none).
+    """
+    words = np.delete(np.arange(backbone.vocab_size), backbone.pad_token_id)
+    return np.resize(words, (1, OF_TOKENS[1]))
 
 
 def _check_difference(name: str, difference: float, what: str) -> None:

@@ -18,7 +18,7 @@ from condenser_jax.errors import UserError
 from condenser_jax.evaluation.classification import Predictor
 from condenser_jax.feeds.glue import GLUE, hash_examples, hashes_of, read_splits
 from condenser_jax.finished import read_facts, read_run
-from condenser_jax.glue.records import Examples, read_split
+from condenser_jax.glue.records import BrokenTest, Examples, read_split
 from condenser_jax.glue.report import SCORE, Cell, Results, as_markdown, as_text, chosen
 from condenser_jax.glue.submission import submission, write_submission
 from condenser_jax.glue.tasks import Task, find_task
@@ -84,6 +84,8 @@ def read_task(suite: Suite, name: str) -> Splits:
                 name=test.name,
                 has_labels=False,
             )
+        except BrokenTest:
+            raise
         except UserError as error:
             log.info("no %s.tsv for the test server: %s", test.file, error)
     test_hashes = {file: hash_examples(examples) for file, examples in tests.items()}

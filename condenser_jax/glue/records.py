@@ -28,13 +28,17 @@ from condenser_jax.retrieval.sound import (
 )
 
 log = logging.getLogger("condenser_jax")
-LABEL, TRAIN = "label", "train"
+LABEL, NUMBER, TRAIN = "label", "idx", "train"
 DEV_SHARE = 0.2  # of the modules, for the embedded task
 CUT = 4  # of the hashes that divide modules, one that leaves both packages in both parts
 
 
+class BrokenTest(UserError):
+    """A test split of which no file for the server can be made."""
+
+
 class Examples(NamedTuple):
-    """Texts of a split, in its order."""
+    """Texts of a split, in its order; of a test split, as the server counts them."""
 
     texts: tuple[list[str], ...]  # one list, or two of equal length: pairs
     labels: np.ndarray | None  # ids int64 [N], or scores float64 [N]; None where they are hidden
@@ -53,6 +57,7 @@ class Row(NamedTuple):
 
     texts: tuple[str, ...]
     label: float | None
+    number: int | None = None  # in its split, where the record tells it
 
 
 def read_split(
@@ -71,15 +76,26 @@ def read_split(
         `hf:NAME`, `hf:FOLDER`); "tfds:"; or "docstrings:" for the embedded task.
       bad_share: of broken records (fields, labels out of range) above which they are fatal.
       name: of the data set, where it is not the task's.
-      has_labels: False for what only the test server knows.
+      has_labels: False for what only the test server knows, which wants a prediction on every
+        record, in the order of the task: records that tell their number are put into it (TFDS
+        shuffles a split when it writes it).
 
-    Raises UserError for a source or split that is missing, empty, or broken in too many records.
+    Raises UserError for a source or split that is missing, empty, or broken in too many records,
+    BrokenTest for a test split with any that is broken.
     """
-    bad = BadRecords(bad_share)
+    bad = BadRecords(bad_share if has_labels else 1.0)
     rows = [
         placed.record for placed in _read(source, task, name or task.name, split, has_labels)(bad)
     ]
+    if not has_labels and bad.bad:
+        raise BrokenTest(
+            f"{bad.bad} of {bad.records} records of {task.name} {split} are broken, and the test "
+            f"server wants a prediction on each; the first: {bad.first[0]}; repair it, or do "
+            "without that split"
+        )
     tell_broken(f"{task.name} {split}", bad)
+    if not has_labels and all(row.number is not None for row in rows):
+        rows.sort(key=lambda row: row.number or 0)
     if not rows:
         raise UserError(f"{source} has no record of {task.name} in {split}; name another source")
     texts = tuple(list(side) for side in zip(*(row.texts for row in rows), strict=True))
@@ -163,7 +179,9 @@ def parse_record(record: dict[str, Any], task: Task, has_labels: bool = True) ->
         for key, value in record.items()
     }
     texts = tuple(text_field(decoded, field) for field in task.fields)
-    return Row(texts, _label(decoded, task) if has_labels else None)
+    told = decoded.get(NUMBER)
+    known = int(told) if isinstance(told, int | np.integer) else None
+    return Row(texts, _label(decoded, task) if has_labels else None, known)
 
 
 def _label(record: dict[str, Any], task: Task) -> float:

@@ -15,11 +15,16 @@ torch = pytest.importorskip("torch", reason="compares with torch, which is not i
 
 from condenser_jax.data.tokenization import train_wordpiece  # noqa: E402
 from condenser_jax.errors import UserError  # noqa: E402
+from condenser_jax.exporting import sample_ids  # noqa: E402
 from condenser_jax.feeds.pairs import encode_pairs  # noqa: E402
 from condenser_jax.feeds.tokens import Tokens  # noqa: E402
 from condenser_jax.glue.tasks import TASKS  # noqa: E402
 from condenser_jax.hf.card import EncoderCard  # noqa: E402
-from condenser_jax.hf.classifier_export import Head, export_classifier  # noqa: E402
+from condenser_jax.hf.classifier_export import (  # noqa: E402
+    Head,
+    export_classifier,
+    logits_of,
+)
 from condenser_jax.hf.load import load_checkpoint  # noqa: E402
 from condenser_jax.hf.model_card import Facts  # noqa: E402
 from condenser_jax.models.config import ComputeConfig  # noqa: E402
@@ -64,6 +69,27 @@ def exported(request, tokens, tmp_path_factory):
     encoded = encode_pairs(tokens, (FIRST, SECOND), LENGTH, "test")
     batch = encoded.rows(np.arange(2), LENGTH, tokens.vocabulary.pad_id)
     return output, TASKS[task], np.asarray(objective.predict["logits"](params, {}, batch))
+
+
+def test_what_an_export_is_checked_by_tells_it_from_another(exported):
+    """Padding within a text has another position in transformers: no id of it is compared."""
+    directory, task, _ = exported
+    checkpoint = load_checkpoint(directory, ("backbone", "pooler"))
+    config, ids = checkpoint.config, sample_ids(checkpoint.config)
+    options = classifier.ClassifierConfig(task=task.name)
+    objective = classifier.build(config, ComputeConfig(), options)
+    params = random_params(objective)  # those that were written
+
+    def apart(ids):
+        ones = np.ones_like(ids)
+        batch = {"input_ids": ids, "attention_mask": ones, "token_type_ids": 0 * ids}
+        ours = objective.predict["logits"](params, {}, batch)
+        return np.abs(logits_of(directory, ids) - np.asarray(ours)).max()
+
+    assert config.pad_token_id not in ids
+    assert apart(ids) < 1e-5
+    if config.model_type == "roberta":
+        assert apart(np.arange(ids.size)[None] % config.vocab_size) > 1e-3
 
 
 def _model(directory):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from condenser_jax.errors import UserError
-from condenser_jax.glue.records import parse_record, read_split
+from condenser_jax.glue.records import BrokenTest, parse_record, read_split
 from condenser_jax.glue.tasks import NINE, TASKS
 from condenser_jax.retrieval.sound import Broken
 
@@ -146,6 +146,10 @@ def test_datasets_of_the_hub_are_read(tmp_path):
 
 def test_datasets_of_tfds_are_read(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
+    records = [
+        {"sentence1": f"text {n}", "sentence2": "a text", "label": n % 2, "idx": n}
+        for n in range(12)
+    ]
 
     class Rte(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
@@ -166,13 +170,25 @@ def test_datasets_of_tfds_are_read(tmp_path):
             return {"train": self._generate_examples()}
 
         def _generate_examples(self):
-            yield from enumerate(PAIRS)
+            yield from enumerate(records)
 
     Rte(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
     found = read_split(f"tfds:{tmp_path}", RTE, "train", 0.01)
     assert sorted(zip(*found.texts, found.labels.tolist(), strict=True)) == sorted(
-        (r["sentence1"], r["sentence2"], r["label"]) for r in PAIRS
+        (r["sentence1"], r["sentence2"], r["label"]) for r in records
     )
+    test = read_split(f"tfds:{tmp_path}", RTE, "train", 0.01, has_labels=False)
+    assert test.texts[0] == [r["sentence1"] for r in records], "as the server counts them"
+    assert found.texts[0] != test.texts[0], "TFDS has shuffled them"
+
+
+def test_a_test_split_with_a_broken_record_is_refused(tmp_path):
+    """All that follow would have another number at the server."""
+    (tmp_path / "rte").mkdir()
+    lines = [*map(json.dumps, PAIRS), json.dumps({"sentence1": "a", "sentence2": None})]
+    (tmp_path / "rte" / "test.jsonl").write_text("\n".join(lines * 100))
+    with pytest.raises(BrokenTest, match=r"wants a prediction on each; the first: test.jsonl:\d"):
+        read_split(str(tmp_path), RTE, "test", 0.5, has_labels=False)
 
 
 def test_the_embedded_task_is_there_without_a_network():
