@@ -76,8 +76,9 @@ def _teachers(facts: dict[str, Any]) -> tuple[Teacher, ...]:
     """The teacher of a run that had one."""
     if "teacher" not in facts:
         return ()
-    config = BackboneConfig(**facts["teacher"]["config"])
-    return (Teacher(config, tuple(facts["teacher"]["special_ids"])),)
+    known = facts["teacher"]
+    ids = (tuple(known.get(kind, ())) for kind in ("special_ids", "absent_ids"))
+    return (Teacher(BackboneConfig(**known["config"]), *ids),)
 
 
 def _chosen_step(checkpoints: Saved, step: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from condenser_jax import run as runs
-from condenser_jax.errors import UserError
+from condenser_jax.errors import RunFailed, UserError
 from condenser_jax.evaluation.classification import Predictor
 from condenser_jax.feeds.glue import GLUE, hash_examples, hashes_of, read_splits
 from condenser_jax.finished import read_facts, read_run
@@ -51,20 +51,34 @@ def run_suite(
     """Does what is not done yet, task by task, and returns everything that was found; `after_task`
     is given what was found so far.
 
-    Raises UserError, RunFailed or Preempted as a run does: the same command goes on.
+    Raises UserError or Preempted as a run does: the same command goes on. RunFailed, if a run
+    fails, after all the others: its task has no line in the table.
     """
-    results = Results(system, protocol_of(suite), {}, {})
+    results, failed = Results(system, protocol_of(suite), {}, {}), list[str]()
     for name in suite.grid.names:
         splits = read_task(suite, name)
-        cells = {}
+        cells: dict[Path, Cell] = {}
+        before = len(failed)
         for rate in suite.grid.learning_rates:
             for seed in range(suite.run.seed, suite.run.seed + suite.grid.seeds):
                 place = root / name / f"lr{rate:g}-seed{seed}"
-                cells[place] = finish_cell(suite, place, name, rate, seed, splits)
+                try:
+                    cells[place] = finish_cell(suite, place, name, rate, seed, splits)
+                except RunFailed as error:
+                    failed.append(f"{name}, learning rate {rate:g}, seed {seed}")
+                    log.warning("%s: failed: %s", failed[-1], error)
+        if len(failed) > before:
+            continue
         results = results._replace(protocol=protocol_of(suite) | dropout_of(next(iter(cells))))
         results = results.with_task(name, list(cells.values()), splits.hashes)
         _hand_in(root, cells)
         after_task(results)
+    if failed:
+        raise RunFailed(
+            f"failed: {'; '.join(failed)} (why is said above). Their tasks have no line in the "
+            "table. Leave the rate out of --config.learning_rates, or clip gradients, with another "
+            "--workdir: --config.run.optimizer.clip_norm=1.0. Runs that are finished stay."
+        )
     return results
 
 

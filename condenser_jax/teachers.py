@@ -35,7 +35,10 @@ class Found(NamedTuple):
 
     def known_to(self, vocabulary: Vocabulary) -> Teacher:
         """What an objective must know of it, given its tokenizer."""
-        return Teacher(self.config, tuple(map(int, vocabulary.special_ids)))
+        special = vocabulary.special_ids
+        tokens = np.concatenate([special, vocabulary.replaceable_ids])
+        absent = np.setdiff1d(np.arange(self.config.vocab_size), tokens)
+        return Teacher(self.config, tuple(special.tolist()), tuple(absent.tolist()))
 
     def facts(self, teacher: Teacher) -> dict[str, Any]:
         """What a work directory remembers of it."""

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from condenser_jax.config import RunConfig
-from condenser_jax.data.tokenization import load_tokenizer, tokenizer_hash
+from condenser_jax.data.tokenization import have_the_same_words
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import log_unigram
 from condenser_jax.feeds.base import Material
 from condenser_jax.finished import read_facts, read_run
 from condenser_jax.hf import names
-from condenser_jax.hf.load import QUERIES, Checkpoint, load_checkpoint
+from condenser_jax.hf.load import LEFT_OUT, QUERIES, Checkpoint, load_checkpoint
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.objectives.base import Objective
 from condenser_jax.objectives.condenser import early_layer_of
@@ -90,7 +90,7 @@ def initial_groups(
     fresh = (group for group in trained if group not in (*loaded, "condenser_head"))
     notes += [f"weights: {group} {_fresh(group, 'random')}" for group in fresh]
     if QUERIES in unused:
-        notes.append(f"weights: {QUERIES} left out: this run trains one encoder, that of passages")
+        notes.append(f"weights: {QUERIES}: {LEFT_OUT}")
     head = loaded.get("condenser_head")
     if head is not None and checkpoint.early_layer is not None:
         _warn_of_another_early_layer(checkpoint, config)
@@ -132,7 +132,8 @@ def start_at_unigram(objective: Objective, unigram: np.ndarray) -> Objective:
     def init(key, loaded):
         params = dict(objective.init(key, loaded))
         head = dict(params["mlm_head"])
-        head["bias"] = jnp.zeros_like(head["bias"]).at[: len(bias)].set(bias)
+        rest = jnp.full_like(head["bias"], bias.min())  # of rows that are no token
+        head["bias"] = rest.at[: len(bias)].set(bias)
         return params | {"mlm_head": head}
 
     return dataclasses.replace(objective, init=init)
@@ -143,10 +144,8 @@ def check_words(checkpoint: Checkpoint, material: Material, is_taught: bool) -> 
     of its teacher: raises UserError.
     """
     own = checkpoint.tokenizer_path
-    if not own or tokenizer_hash(own) == tokenizer_hash(material.tokenizer_directory):
+    if not own or have_the_same_words(own, material.tokenizer_directory):
         return
-    if load_tokenizer(own).get_vocab() == material.tokenizer.get_vocab():
-        return  # the same words, written down by another version
     if is_taught:
         raise UserError(
             f"the student starts from weights of another tokenizer ({own}) than its teacher's: ids "

@@ -181,24 +181,26 @@ def _forget_how_it_was_loaded(path: Path) -> None:
 def tokenizer_hash(tokenizer: Any) -> str:
     """Returns a hash of how a tokenizer encodes; of a directory, a hub id, or a loaded tokenizer.
 
-    Its truncation, padding and maximum length do not count: they do not change an id.
+    A directory has that of what is loaded from it, as `save_tokenizer` would write it: files of
+    older versions say the same in other words. Truncation, padding and maximum length do not count:
+    they do not change an id.
     """
-    if isinstance(tokenizer, str | os.PathLike):
-        path = Path(tokenizer) / "tokenizer.json"
-        text = (
-            path.read_text("utf-8") if path.is_file() else _backend_json(load_tokenizer(tokenizer))
-        )
-    else:
-        text = _backend_json(tokenizer)
-    described = json.loads(text)
+    is_place = isinstance(tokenizer, str | os.PathLike)
+    loaded = load_tokenizer(tokenizer) if is_place else tokenizer
+    described = json.loads(loaded.backend_tokenizer.to_str())
     for key in ("truncation", "padding"):
         described.pop(key, None)
     canonical = json.dumps(described, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
-def _backend_json(tokenizer: Any) -> str:
-    return tokenizer.backend_tokenizer.to_str()
+def have_the_same_words(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether ids mean the same tokens to two tokenizers, directories or hub ids."""
+    first, second = load_tokenizer(one), load_tokenizer(other)
+    return (
+        tokenizer_hash(first) == tokenizer_hash(second)
+        or first.get_vocab() == second.get_vocab()  # written down by another version
+    )
 
 
 def load_backend(directory: str | os.PathLike[str]) -> Any:

@@ -7,6 +7,7 @@ are never cut, so that such rows train no masked token. BERT's own rule splits C
 import numpy as np
 
 from condenser_jax.data.fixed_batches import fixed_batches
+from condenser_jax.data.masking import WORDS
 from condenser_jax.data.rows import SpanStore
 from condenser_jax.data.vocabulary import Vocabulary
 
@@ -15,7 +16,12 @@ TOLERATED_SHARE = 0.01  # very short rows lose their mask in any corpus
 
 
 def unmaskable_share(
-    spans: SpanStore, vocabulary: Vocabulary, max_length: int, mask_rate: float, seed: int
+    spans: SpanStore,
+    vocabulary: Vocabulary,
+    max_length: int,
+    mask_rate: float,
+    seed: int,
+    masking: str = WORDS,
 ) -> float:
     """Returns the share of rows without a masked token, of up to SAMPLED_ROWS spans evenly spread.
 
@@ -23,5 +29,6 @@ def unmaskable_share(
     """
     total = len(spans.offsets) - 1
     sample = np.unique(np.linspace(0, total - 1, SAMPLED_ROWS).round().astype(np.int64))
-    (batch,) = fixed_batches(spans, sample, vocabulary, len(sample), max_length, mask_rate, seed)
+    how = len(sample), max_length, mask_rate, seed, masking
+    (batch,) = fixed_batches(spans, sample, vocabulary, *how)
     return 1.0 - float(batch["masked_weights"].any(axis=1).mean())

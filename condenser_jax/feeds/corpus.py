@@ -107,11 +107,12 @@ def tokenizer_at(where: str) -> str:
     return str(tokenizer_path(find_directory(where)) or "")
 
 
-def prepare_corpus(config: DataConfig, seed: int, tokenizer: str) -> Corpus:
+def prepare_corpus(config: DataConfig, seed: int, tokenizer: str, masking: str = WORDS) -> Corpus:
     """Prepares what is not prepared yet, reuses what is, and checks that no file has changed.
 
     Args:
       tokenizer: directory or hub id; "" trains one on the training part of all sources.
+      masking: what will be masked as a whole: one of `masking.MASKINGS`.
     """
     sources = []
     for directory, weight in prepare_mixture(prepare_config(config, seed, tokenizer)):
@@ -121,12 +122,12 @@ def prepare_corpus(config: DataConfig, seed: int, tokenizer: str) -> Corpus:
         sources.append((prepared, weight))
     loaded = load_tokenizer(sources[0][0].tokenizer_directory)
     corpus = Corpus(tuple(sources), loaded, Vocabulary.from_tokenizer(loaded))
-    _warn_of_unmaskable_rows(corpus, config, seed)
+    _warn_of_unmaskable_rows(corpus, config, seed, masking)
     return corpus
 
 
-def _warn_of_unmaskable_rows(corpus: Corpus, config: DataConfig, seed: int) -> None:
-    how = (corpus.vocabulary, config.max_length, config.mask_rate, seed)
+def _warn_of_unmaskable_rows(corpus: Corpus, config: DataConfig, seed: int, masking: str) -> None:
+    how = (corpus.vocabulary, config.max_length, config.mask_rate, seed, masking)
     for prepared, _ in corpus.sources:
         share = unmaskable_share(prepared.train, *how)
         if share > TOLERATED_SHARE:

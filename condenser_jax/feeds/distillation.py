@@ -15,7 +15,7 @@ from condenser_jax.data.fixed_batches import fixed_batches
 from condenser_jax.data.hashing import uniform
 from condenser_jax.data.masking import TOKENS
 from condenser_jax.data.rows import NumpyBatch
-from condenser_jax.data.tokenization import tokenizer_hash
+from condenser_jax.data.tokenization import have_the_same_words
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.agreement import Agreement
 from condenser_jax.evaluation.base import spread
@@ -165,7 +165,7 @@ class DistillationFeed:
         """Prepares the corpus with the teacher's tokenizer, or finds it prepared."""
         theirs = tokenizer_at(config.objective.teacher)
         ours = config.data.tokenizer or theirs
-        if theirs and tokenizer_hash(ours) != tokenizer_hash(theirs):
+        if theirs and not have_the_same_words(ours, theirs):
             raise UserError(
                 f"data.tokenizer {ours} is not the tokenizer of the teacher "
                 f"{config.objective.teacher}: its ids mean other words there; leave "
@@ -176,7 +176,7 @@ class DistillationFeed:
                 f"objective.teacher {config.objective.teacher} has no tokenizer beside it; give "
                 "the one that it was trained with as data.tokenizer."
             )
-        return DistillationMaterial(config, prepare_corpus(config.data, config.seed, ours))
+        return DistillationMaterial(config, prepare_corpus(config.data, config.seed, ours, TOKENS))
 
     def card(self, config: RunConfig, tokenizer_hash: str) -> EncoderCard:
         """The last CLS, as it is. What reads replaced words does not learn to fill masks."""

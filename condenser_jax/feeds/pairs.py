@@ -35,7 +35,8 @@ def encode_pairs(
     Raises UserError for a tokenizer that puts no CLS in front.
     """
     hashes = [hash_texts(side) for side in texts]
-    described = [FORMAT, hashes, tokenizer_hash(tokens.directory), max_length]
+    how = tokenizer_hash(tokens.tokenizer), tokens.tokenizer.model_input_names
+    described = [FORMAT, hashes, how, max_length]
     key = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
     directory = cache_directory() / "pairs" / key
     with built_once(directory) as partial:

@@ -44,7 +44,9 @@ class Tokens(NamedTuple):
     @classmethod
     def load(cls, where: str | Path) -> "Tokens":
         """A tokenizer of a directory or hub id, copied into the cache."""
-        directory = cache_directory() / "tokenizers" / tokenizer_hash(where)
+        given = load_tokenizer(where)
+        key = _key(tokenizer_hash(given), given.model_input_names)
+        directory = cache_directory() / "tokenizers" / key
         with built_once(directory) as partial:
             if partial is not None:
                 save_tokenizer(str(where), partial)

@@ -26,6 +26,7 @@ HEAD_FILES = {
 REFERENCE_HEAD_FILE = "model.pt"
 QUERY_ENCODER = "query_encoder"  # of a retriever whose queries have an encoder of their own
 QUERIES = "query_backbone"  # the group that lies there
+LEFT_OUT = "left out, for one encoder is read: that of passages"
 RARE = {"ratio_head"}  # nobody misses it: only Tutor-KD students have one
 EARLY_LAYER = "early_layer"  # in the metadata of a condenser head: the hidden state that it reads
 WEIGHT_FILES = (  # the first that exists is read
@@ -80,8 +81,10 @@ def load_checkpoint(path_or_hub_id: str | Path, groups: Iterable[str] = names.GR
     """
     directory, wanted = find_directory(path_or_hub_id), set(groups)
     found = _read_encoder(directory, wanted - {QUERIES})
-    if QUERIES not in wanted or not (directory / QUERY_ENCODER).is_dir():
+    if not (directory / QUERY_ENCODER).is_dir():
         return found
+    if QUERIES not in wanted:
+        return dataclasses.replace(found, notes=[*found.notes, f"{QUERIES}: {LEFT_OUT}"])
     queries = _read_encoder(directory / QUERY_ENCODER, {"backbone"})
     params = {**found.params, QUERIES: queries.params["backbone"]}
     notes = [*found.notes, f"{QUERIES}: from {_weights_file(directory / QUERY_ENCODER)}"]

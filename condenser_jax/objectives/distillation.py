@@ -53,6 +53,7 @@ class Teacher:
 
     config: BackboneConfig
     special_ids: tuple[int, ...] = ()  # of the tokenizer
+    absent_ids: tuple[int, ...] = ()  # rows of the word table that are no token of it
 
 
 class Replacements:
@@ -60,9 +61,9 @@ class Replacements:
 
     def __init__(self, teacher: Teacher, specials: bool = True) -> None:
         self.padded, self.size = teacher.config.padded_vocab_size, teacher.config.vocab_size
-        self.allowed = np.arange(self.size, dtype=np.int32)
-        if not specials:
-            self.allowed = np.setdiff1d(self.allowed, np.array(teacher.special_ids, np.int32))
+        left_out = [*teacher.absent_ids, *(() if specials else teacher.special_ids)]
+        rows = np.arange(self.size, dtype=np.int32)
+        self.allowed = np.setdiff1d(rows, np.array(left_out, np.int32))
 
     def restrict(self, logits: Array) -> Array:
         """Logits [..., V] in which what must not be drawn has no share."""
@@ -296,8 +297,8 @@ def check_layers(teacher: BackboneConfig, student: BackboneConfig) -> None:
         fits = [n for n in range(1, layers + 1) if layers % n == 0]
         raise UserError(
             f"the student's number of layers, {student.num_layers}, does not divide the {layers} "
-            f"of the teacher; use one of {', '.join(map(str, fits))} (model.num_layers, of a "
-            "student that starts from scratch)."
+            f"of the teacher; use one of {', '.join(map(str, fits))} (model.num_layers, or as many "
+            "objective.student_layers)."
         )
 
 

@@ -77,7 +77,8 @@ class TutorKd:
         options: TutorKdConfig,
         teacher: Teacher,
     ) -> None:
-        check_layers(teacher.config, student)
+        if options.hidden_weight or options.attention_weight:
+            check_layers(teacher.config, student)
         if options.attention_weight:
             check_heads(teacher.config, student, "do without: objective.attention_weight=0")
         self.options, self.pair = options, Pair(teacher.config, student, compute)

@@ -96,7 +96,7 @@ def test_the_classifier_of_another_run_is_never_taken():
 def test_of_two_encoders_it_is_said_which_one_is_left_out():
     _, notes = _start({"backbone": {"x": 1}, "query_backbone": {"x": 1}}, tiny_backbone())
     (line,) = (note for note in notes if "query_backbone" in note)
-    assert line.endswith("left out: this run trains one encoder, that of passages")
+    assert line.endswith("left out, for one encoder is read: that of passages")
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra"])

@@ -248,6 +248,12 @@ def test_a_student_that_its_teacher_cannot_teach_is_refused(build, options, chan
         build(student, ComputeConfig(), options, TEACHER_OF_THREE)
 
 
+def test_where_no_layer_follows_another_any_number_of_them_will_do():
+    student = dataclasses.replace(STUDENT, num_layers=2)
+    options = TutorKdConfig(hidden_weight=0, attention_weight=0)
+    tutor_kd.build(student, ComputeConfig(), options, TEACHER_OF_THREE)
+
+
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [

@@ -12,6 +12,7 @@ from condenser_jax import Encoder, exporting
 from condenser_jax.errors import RunFailed, UserError
 from condenser_jax.exporting import differences_of, export_run, sample_texts
 from condenser_jax.hf.card import CARD_FILE
+from condenser_jax.hf.load import LEFT_OUT, load_checkpoint
 from tests.encoders import export_tiny
 
 
@@ -57,6 +58,8 @@ def test_two_encoders_are_exported_as_one_directory_inside_the_other(encoder, tm
     np.testing.assert_array_equal(both.encode(texts, "query"), alone.encode(texts, "query"))
     assert np.abs(both.encode(texts, "query") - encoder.encode(texts, "query")).max() > 0.1
     assert differences_of(both, directory)["condenser_jax"] < 1e-6
+    notes = load_checkpoint(directory).notes
+    assert f"query_backbone: {LEFT_OUT}" in notes and not any("query_encoder" in n for n in notes)
 
 
 def test_an_export_of_one_encoder_takes_the_place_of_two(tmp_path):

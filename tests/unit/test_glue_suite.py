@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 
 from condenser_jax import command, environment, glue_plan, glue_suite
-from condenser_jax.errors import Preempted, UserError
+from condenser_jax.errors import Preempted, RunFailed, UserError
 from condenser_jax.glue.report import Cell, Results, as_text, groups
 from condenser_jax.glue.submission import write_submission
 from condenser_jax.glue_plan import configure_suite, protocol_of
@@ -160,6 +160,27 @@ def test_a_kill_after_a_task_leaves_the_table_of_what_is_done(suite, trained, tm
     seen = []
     whole = run_suite(suite(), root, "mine", lambda results: seen.append(list(results.tasks)))
     assert seen == [["rte"], ["rte", "wnli"]] and whole.data.keys() == whole.tasks.keys()
+
+
+def test_a_run_that_fails_is_told_after_all_others_and_its_task_has_no_line(
+    suite, trained, tmp_path, monkeypatch
+):
+    train = glue_suite.runs.train
+
+    def diverge(config, place, began):
+        if (config.objective.task, config.optimizer.learning_rate) == ("rte", 1e-2):
+            raise RunFailed("not finite")
+        train(config, place, began)
+
+    monkeypatch.setattr(glue_suite.runs, "train", diverge)
+    seen = []
+    failed = "^failed: rte, learning rate 0.01, seed 0; rte, learning rate 0.01, seed 1 .* Leave"
+    for _ in range(2):
+        with pytest.raises(RunFailed, match=failed):
+            run_suite(suite(), tmp_path / "runs", "mine", lambda found: seen.append([*found.tasks]))
+    assert seen == [["wnli"]] * 2 and len(trained) == 6
+    results = run_suite(suite(learning_rates=(1e-3,)), tmp_path / "runs", "mine")
+    assert list(results.tasks) == ["rte", "wnli"] and len(trained) == 6
 
 
 @pytest.fixture

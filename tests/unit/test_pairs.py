@@ -1,5 +1,8 @@
 """Texts and pairs become the tokens that transformers would make of them, and batches of these."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -51,6 +54,21 @@ def test_the_second_text_has_token_type_1_and_the_longer_one_is_cut_first(tokens
     assert rows["attention_mask"][0].tolist() == [1] * 8 + [0] * 4
     assert rows["token_type_ids"][0].tolist() == [0] * 5 + [1] * 3 + [0] * 4
     assert "data: 2 of 3 texts of train are cut to 12" in caplog.text
+
+
+def test_the_same_tokens_for_a_model_without_token_types_do_not_take_them_from_another(
+    tokens, tmp_path
+):
+    """As an exported RoBERTa with BERT's tokenizer has it; both go by what lies in the cache."""
+    shutil.copytree(tokens.directory, tmp_path / "bare")
+    path = tmp_path / "bare" / "tokenizer_config.json"
+    names = {"model_input_names": ["input_ids", "attention_mask"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    texts = ["of two", "models"], ["the second", "text"]
+    bare = encode_pairs(Tokens.load(tmp_path / "bare"), texts, LENGTH, "train")
+    again = encode_pairs(Tokens.load(tokens.directory), texts, LENGTH, "train")
+    assert not bare.token_types.any() and again.token_types.any()
+    np.testing.assert_array_equal(bare.ids, again.ids)
 
 
 def test_a_tokenizer_without_a_template_is_refused(tokens, monkeypatch):

@@ -88,6 +88,14 @@ def test_the_student_has_the_teachers_tokenizer_and_vocabulary(built, teacher):
     assert (built.backbone.model_type, built.backbone.embedding_size) == ("electra", 8)
 
 
+def test_rows_without_a_token_are_known_of_a_teacher(built, teacher):
+    vocabulary, found = built.material.vocabulary, find_teacher(str(teacher))
+    assert found.known_to(vocabulary).absent_ids == ()
+    larger = dataclasses.replace(found.config, vocab_size=vocabulary.size + 2)
+    absent = found._replace(config=larger).known_to(vocabulary).absent_ids
+    assert absent == (vocabulary.size, vocabulary.size + 1)
+
+
 def test_the_size_of_an_evaluated_batch_changes_no_figure(student):
     def figures(size):
         run = build(student(evaluation={"spans": 20, "batch_size": size})).run

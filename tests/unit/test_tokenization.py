@@ -1,9 +1,12 @@
 """A trained tokenizer is a BERT tokenizer, the same for the same text, known by its hash."""
 
+import json
+
 import pytest
 
 from condenser_jax.data.tokenization import (
     encode,
+    have_the_same_words,
     load_backend,
     load_tokenizer,
     save_tokenizer,
@@ -11,6 +14,7 @@ from condenser_jax.data.tokenization import (
     train_wordpiece,
 )
 from condenser_jax.errors import UserError
+from tests.unit.test_unmaskable import byte_level_bpe, wordpiece
 
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "A naïve tokenizer tokenizes tokens."] * 20
 
@@ -49,6 +53,50 @@ def test_the_hash_survives_saving_and_tells_vocabularies_apart(directory, tmp_pa
     assert (tmp_path / "copy" / "vocab.txt").is_file()
     other = train_wordpiece(TEXTS, 70, tmp_path / "other", max_length=64)
     assert tokenizer_hash(other) != expected
+
+
+def _merges_as_strings(folder):
+    """As files of before 2024 have them, that of roberta-base among them."""
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["model"]["merges"] = [" ".join(pair) for pair in described["model"]["merges"]]
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+
+
+def _another_processor(folder):
+    described = json.loads((folder / "tokenizer.json").read_text())
+    specials = {"sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+    described["post_processor"] = {"type": "BertProcessing", **specials}
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+
+
+def _no_type(folder):
+    described = json.loads((folder / "tokenizer.json").read_text())
+    del described["model"]["type"]
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (byte_level_bpe, _merges_as_strings),
+        (wordpiece, _another_processor),
+        (wordpiece, _no_type),
+    ],
+)
+def test_a_tokenizer_in_the_words_of_an_older_version_has_the_hash_of_what_is_saved_of_it(
+    make, change, tmp_path
+):
+    """A run keeps a copy of its tokenizer, and goes on with that."""
+    given = tmp_path / "given"
+    make(TEXTS * 9, given)
+    before = (given / "tokenizer.json").read_text()
+    change(given)
+    assert (given / "tokenizer.json").read_text() != before
+    save_tokenizer(given, tmp_path / "saved")
+    assert tokenizer_hash(given) == tokenizer_hash(tmp_path / "saved")
+    assert have_the_same_words(given, tmp_path / "saved")
+    other = train_wordpiece(["other words"] * 9, 70, tmp_path / "other", max_length=64)
+    assert not have_the_same_words(given, other)
 
 
 def test_a_saved_tokenizer_does_not_tell_how_it_was_loaded(directory, tmp_path, monkeypatch):

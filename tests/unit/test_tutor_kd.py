@@ -315,6 +315,26 @@ def test_special_tokens_are_put_in_only_where_they_may_be(sampling):
     assert among_all < half <= among_words
 
 
+@pytest.mark.parametrize("sampling", ["tutor", "teacher", "uniform"])
+def test_rows_of_the_word_table_that_are_no_token_are_never_put_in(sampling):
+    """Tables are rounded up: 30,528 rows for 30,522 tokens."""
+    half = STUDENT.vocab_size // 2
+    teacher = Teacher(TEACHER.config, absent_ids=tuple(range(half, STUDENT.vocab_size)))
+    numbers = np.random.default_rng(0).random(small_batch()["masked_ids"].shape, np.float32)
+    models = [
+        tutor_kd.TutorKd(STUDENT, ComputeConfig(), TutorKdConfig(sampling=sampling), known)
+        for known in (TEACHER, teacher)
+    ]
+    objective = tutor_kd.build(STUDENT, ComputeConfig(), models[0].options, TEACHER)
+    inputs = random_params(objective), frozen_teacher(), small_batch(), numbers
+
+    def highest(*inputs):
+        return [model.play(*inputs).replaced.max() for model in models]
+
+    among_rows, among_tokens = compile_quickly(highest, *inputs)(*inputs)
+    assert among_tokens < half <= among_rows
+
+
 def test_dropout_is_the_students_alone():
     """Of the same words, which teacher and tutor read without it."""
     options, batch, frozen = TutorKdConfig(hidden_weight=0), small_batch(), frozen_teacher()

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from condenser_jax.data.masking import TOKENS
+from condenser_jax.data.masking import WORDS as WHOLE_WORDS
 from condenser_jax.data.tokenization import train_wordpiece
 from condenser_jax.data.unmaskable import unmaskable_share
 from condenser_jax.feeds.corpus import DataConfig, prepare_corpus
@@ -44,7 +46,7 @@ def warnings_on(tmp_path, caplog):
     english = [" ".join(rng.choice(WORDS, 12)) for _ in range(200)]
     chinese = ["".join(rng.choice(CHINESE, 20)) for _ in range(200)]
 
-    def prepare(make, number):
+    def prepare(make, number, masking=WHOLE_WORDS):
         texts = chinese[:number] + english[number:]
         (tmp_path / "a.txt").write_text("\n".join(texts))
         make(texts, tmp_path / "tokenizer")
@@ -58,7 +60,7 @@ def warnings_on(tmp_path, caplog):
             workers=1,
         )
         with caplog.at_level(logging.WARNING, "condenser_jax"):
-            prepare_corpus(config, 0, config.tokenizer)
+            prepare_corpus(config, 0, config.tokenizer, masking)
         return [record.message for record in caplog.records]
 
     return prepare
@@ -71,6 +73,10 @@ def test_the_share_counts_rows_whose_every_word_is_over_the_budget():
     spans.ids[8:16] = word[:8]  # one word of eight tokens
     assert unmaskable_share(spans, VOCABULARY, 12, 0.3, 0) == 0.25
     assert unmaskable_share(spans, VOCABULARY, 12, 1.0, 0) == 0.0
+
+
+def test_where_single_tokens_are_masked_there_is_nothing_to_warn_of(warnings_on):
+    assert not warnings_on(byte_level_bpe, 50, TOKENS)
 
 
 def test_text_without_spaces_under_a_byte_level_bpe_is_warned_of_with_share_and_remedy(warnings_on):

@@ -1,6 +1,7 @@
 """A run that starts from the work directory of another: its weights, its tokenizer, its sizes."""
 
 import dataclasses
+import json
 import logging
 import shutil
 
@@ -147,6 +148,10 @@ def test_a_head_that_is_to_read_another_hidden_state_is_warned_of_loudly(
 def test_a_run_goes_on_after_what_it_started_from_is_gone(config, condenser, tmp_path):
     origin, path = tmp_path / "origin", tmp_path / "run"
     shutil.copytree(condenser[0], origin)
+    tokenizer = origin / "tokenizer" / "tokenizer.json"  # in the words of an older version
+    described = json.loads(tokenizer.read_text())
+    del described["model"]["type"]
+    tokenizer.write_text(json.dumps(described))
     same = config("cocondenser", model={"init": str(origin)})
     began, _ = build(same), start_run(same, path, {2: 0.5})
     shutil.rmtree(origin)
