@@ -44,7 +44,7 @@ def main() -> None:
     set_up_logging()
     enable_compilation_cache()
     check_collection(args.collection)
-    pipeline, starts = Pipeline(Path(args.workdir)), arms(args)
+    pipeline, starts = Pipeline(args.workdir), arms(args)
     words = starts["mlm"]
     assert words is not None
     found: dict[Cell, PerQuery] = {}

@@ -1,11 +1,10 @@
 """Which arms benchmarks/claims.py compares, and what each is fine-tuned with: by its flags."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from claims_report import ALL, NO_LABELS, START, Cell
-from flag_types import count, limit, listed, share
+from flag_types import count, folder, limit, listed, share
 
 LABELS, BATCHES, WRONG = (500, 2000, ALL), (8, 32, 128), (0.0, 0.2, 0.4)
 SCRATCH_RATE, CHECKPOINT_RATE = 2e-3, 1e-4  # of pre-training
@@ -30,7 +29,9 @@ def flags(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--workdir", default="runs/claims", help="where every part is kept")
+    parser.add_argument(
+        "--workdir", type=folder, default="runs/claims", help="where every part is kept"
+    )
     parser.add_argument("--source", default="docstrings:", help="what is pre-trained on")
     parser.add_argument("--collection", default="docstrings:", help="what is searched")
     parser.add_argument("--init", default="", help="a checkpoint to go on from; default: none")
@@ -49,7 +50,7 @@ def flags(description: str) -> argparse.Namespace:
     parser.add_argument("--batches", type=listed(count), default=BATCHES, help="sizes")
     parser.add_argument("--wrong", type=listed(share), default=WRONG, help="shares of positives")
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
-    parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
+    parser.add_argument("--output", type=folder, help="the page; default: docs/results.md")
     args = parser.parse_args()
     if args.smoke:
         parser.set_defaults(**SMOKE)

@@ -16,6 +16,7 @@ to docs/benchmarks/distillation.jsonl; in smoke size both lie below --workdir.
 
 import argparse
 import functools
+import itertools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,9 +43,9 @@ from distillation_arms import (  # noqa: E402
 from distillation_picture import draw  # noqa: E402
 from distillation_plan import plan_of  # noqa: E402
 from distillation_report import Figures, figures_of, section_lines, section_of  # noqa: E402
-from distillation_steps import Given, check_tasks, look_at_teacher  # noqa: E402
+from distillation_steps import Given, check_student, check_tasks, look_at_teacher  # noqa: E402
 from distillation_together import FIGURES  # noqa: E402
-from flag_types import count, listed, rate  # noqa: E402
+from flag_types import count, folder, limit, listed, rate, share  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
 from condenser_jax.command import set_up_logging  # noqa: E402
@@ -74,7 +75,7 @@ class Experiment:
 
     def __init__(self, args: argparse.Namespace, arms: Mapping[str, Arm], given: Given) -> None:
         self.args, self.arms, self.given = args, arms, given
-        self.pipeline = Pipeline(Path(args.workdir))
+        self.pipeline = Pipeline(args.workdir)
         seeds = [n for n in range(args.seeds) if args.part.endswith(f"-seed-{n}")]
         self.plans = [plan_of(args, arms, given, n) for n in seeds or range(args.seeds)]
         self.accuracies: list[float] = []
@@ -107,8 +108,9 @@ class Experiment:
                 )
 
     def run_at_once(self) -> None:
-        """All parts, --jobs of them at a time."""
-        steps = [step for plan in self.plans for step in plan.longest_first()]
+        """All parts, --jobs of them at a time, of all seeds alike."""
+        seeds = itertools.zip_longest(*(plan.longest_first() for plan in self.plans))
+        steps = list(filter(None, itertools.chain.from_iterable(seeds)))
         quick = {step.name for plan in self.plans for step in plan.taken}
         do_at_once(self.pipeline, steps, self.args.jobs, sys.argv, quick)
 
@@ -159,12 +161,14 @@ def flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--workdir", default="runs/distillation", help="where every part is kept")
+    parser.add_argument(
+        "--workdir", type=folder, default="runs/distillation", help="where every part is kept"
+    )
     parser.add_argument("--size", default="small", choices=["small", "large"], help="of all")
     parser.add_argument("--smoke", action="store_true", help="the smallest size")
     parser.add_argument("--teacher", default="", help="a checkpoint; default: one from scratch")
     parser.add_argument("--source", default="docstrings:", help="what is distilled on")
-    parser.add_argument("--length", type=int, default=64, help="tokens of a row")
+    parser.add_argument("--length", type=count, default=64, help="tokens of a row")
     parser.add_argument("--methods", default="", help="rows, with commas; default: all")
     parser.add_argument("--row", action="append", default=[], help='another: TITLE={"KEY": VALUE}')
     parser.add_argument(
@@ -175,12 +179,12 @@ def flags() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=count, default=2, help="each with its own split and teacher"
     )
-    parser.add_argument("--steps", type=int, default=0, help="updates of a student; 0: of the size")
-    parser.add_argument("--teacher_steps", type=int, default=0, help="the same, of the teacher")
-    parser.add_argument("--batch", type=int, default=0, help="of students; 0: of the size")
-    parser.add_argument("--spans", type=int, default=0, help="held out; 0: of the size")
-    parser.add_argument("--learning_rate", type=float, default=0.0, help="of students; 0: the same")
-    parser.add_argument("--least_accuracy", type=float, default=0.1, help="of the teacher's MLM")
+    parser.add_argument("--steps", type=limit, default=0, help="of a student; 0: of the size")
+    parser.add_argument("--teacher_steps", type=limit, default=0, help="the same, of the teacher")
+    parser.add_argument("--batch", type=limit, default=0, help="of students; 0: of the size")
+    parser.add_argument("--spans", type=limit, default=0, help="held out; 0: of the size")
+    parser.add_argument("--learning_rate", type=rate, default=0.0, help="of students; 0: the same")
+    parser.add_argument("--least_accuracy", type=share, default=0.1, help="of the teacher's MLM")
     parser.add_argument("--pooling", default="cls", choices=["cls", "mean"], help="of `packages`")
     parser.add_argument("--glue", default="", help="a folder of tasks to fine-tune on")
     parser.add_argument("--glue_teacher", action="store_true", help="fine-tune the teacher too")
@@ -194,7 +198,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--split", action="append", default=[], help="TASK=TRAIN:DEV, its files")
     parser.add_argument("--jobs", type=count, default=1, help="parts that are done at once")
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, help="the page; default: docs/results.md")
+    parser.add_argument("--output", type=folder, help="the page; default: docs/results.md")
     args = parser.parse_args()
     if args.smoke:
         parser.set_defaults(**SMOKE)
@@ -213,7 +217,7 @@ def main() -> None:
         check_tasks(args)
     given = look_at_teacher(args)
     for arm in arms.values():  # a row that cannot be trained is said before another one is
-        student_config(args, arm, 0, given.config)
+        check_student(student_config(args, arm, 0, given.config), given)
     experiment = Experiment(args, arms, given)
     if args.part:
         return experiment.run_part(args.part)

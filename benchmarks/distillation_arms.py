@@ -9,6 +9,7 @@ from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError, choose
 from condenser_jax.methods import configure
 from condenser_jax.models.config import BackboneConfig
+from condenser_jax.training.optimizers import check_rate
 from configs import distill, mlm, tutor_kd
 from configs.common import smoke_distillation
 
@@ -17,7 +18,7 @@ SEPARATE, JOINT, KL_ALONE = "separate", "joint", "kl-alone"
 TEACHER, RANDOM = "teacher", "random start"  # beside which students stand
 TUTOR = "tutor_kd"  # the method where no other is named
 MOST_RELATION_HEADS = 48  # as published
-PARTS, OF_PARTS = ("rewards", "logs"), ("family-", "probe-", "glue-")  # not for rows
+PARTS, OF_PARTS = ("rewards", "logs", "teacher-head"), ("family-", "probe-", "glue-")  # no rows
 HELDOUT = 0.1  # of the modules or documents
 
 
@@ -114,12 +115,16 @@ def _own_row(row: str, taken: set[str]) -> tuple[str, Arm]:
     title, _, options = row.partition("=")
     try:
         values = dict(json.loads(options))
-        rate = float(values.pop("learning_rate", 0.0))
     except (ValueError, TypeError):
         raise UserError(
             f"--row={row} is no row; expected a title and, as JSON, keys of `objective` or a "
             "learning_rate, such as 'weaker ratios={\"logit_weight\": 5}'."
         ) from None
+    rate = values.pop("learning_rate", None)
+    if rate is not None:
+        check_rate(f"the learning_rate of --row={row}", rate)
+    if "teacher" in values:
+        raise UserError(f"--row={row} names a teacher; all rows have that of --teacher")
     name = _slug(title)
     if name in taken or not name or "/" in name or name.startswith(OF_PARTS):
         raise UserError(
@@ -128,7 +133,7 @@ def _own_row(row: str, taken: set[str]) -> tuple[str, Arm]:
         )
     method = choose("method", values.pop("name", TUTOR), (TUTOR, *distill.METHODS))
     usual = {"schedule": "joint"} if method == TUTOR else {}
-    return name, Arm(OWN, title, method, usual | values, rate)
+    return name, Arm(OWN, title, method, usual | values, rate or 0.0)
 
 
 def _slug(title: str) -> str:
@@ -171,7 +176,11 @@ def student_config(
         options.setdefault("relation_heads", relation_heads(width, teacher.hidden_size))
     for key, value in options.items():
         choose("key of `objective`", key, values.objective.keys())
-        values.objective[key] = value
+        try:
+            values.objective[key] = value
+        except TypeError as error:  # of ml_collections, which keeps the type of the default
+            kind = values.objective.get_type(key).__name__
+            raise UserError(f"objective.{key} of a --row is {value!r}; expected {kind}") from error
     steps = _steps_of(args.steps or size.steps, values.objective)
     values.training.update({"steps": steps, "eval_every": steps, "save_every": max(steps // 4, 1)})
     values.training.update({"batch_size": args.batch or size.batch, "keep": 1})

@@ -19,13 +19,18 @@ from glue_together import fine_tune_together
 
 from condenser_jax.build import build
 from condenser_jax.config import RunConfig
+from condenser_jax.data.documents import SourceOptions
+from condenser_jax.data.sources import open_source
+from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.corpus import tokenizer_at
 from condenser_jax.finished import read_run
 from condenser_jax.glue.report import SCORE, Cell, chosen_rate, summary
 from condenser_jax.glue_plan import Suite, configure_suite, protocol_of
 from condenser_jax.glue_suite import read_task, run_suite
-from condenser_jax.models.config import BackboneConfig
+from condenser_jax.methods import METHODS
+from condenser_jax.models.config import BackboneConfig, ComputeConfig
+from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.pipeline.recipe import (
     RUN,
     Results,
@@ -65,12 +70,33 @@ def look_at_teacher(args: argparse.Namespace) -> Given:
     return Given(BackboneConfig(vocab_size=1, **sizes), False)
 
 
+def check_student(config: RunConfig, given: Given) -> None:
+    """Raises UserError, before anything is trained, for a student that its teacher cannot teach."""
+    model, teacher = config.model, given.config
+    if model.hidden_size % model.num_heads:
+        raise UserError(
+            f"students of a teacher of {teacher.hidden_size} x {teacher.num_heads} heads would be "
+            f"{model.hidden_size} wide, which {model.num_heads} heads do not divide; choose "
+            "another --teacher or --size"
+        )
+    names = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+    sizes = {name: getattr(model, name) for name in names}
+    student = BackboneConfig(vocab_size=teacher.vocab_size, **sizes)
+    METHODS[config.objective.name].build(
+        student, ComputeConfig(), config.objective, Teacher(teacher)
+    )
+
+
 def teacher_step(args: argparse.Namespace, given: Given, seed: int) -> Step:
     """Trains a teacher, or its MLM head; a checkpoint with such a head is taken as it is."""
     if not given.has_mlm_head:
         name = "teacher-head" if args.teacher else "teacher"
         return training_step(f"{name}-seed-{seed}", teacher_config(args, seed))
-    settings = {"weights": [args.teacher, weights_identity(args.teacher)]}
+    settings = {
+        "weights": [args.teacher, weights_identity(args.teacher)],
+        "config": dataclasses.asdict(given.config),
+        "tokenizer": tokenizer_hash(tokenizer_at(args.teacher) or args.teacher),
+    }
     return Step("teacher", lambda directory, earlier: {"given": args.teacher}, settings)
 
 
@@ -269,7 +295,8 @@ class Students:
             probed = find(taught, teacher, earlier)
             return probe(probed, teacher, taught, packages_of(self.args), self.args.pooling)
 
-        own = {"packages": packages_of(self.args), "pooling": self.args.pooling}
+        packages = packages_of(self.args)
+        own = {"packages": [packages, _hash_of(packages)], "pooling": self.args.pooling}
         settings = own if students else own | self._settings(config)
         return Step(f"probe-{name}", run, settings, (self.teacher, *students))
 
@@ -297,6 +324,11 @@ def packages_of(args: argparse.Namespace) -> str:
     """The docstrings of the probe `packages`: those that are trained on, else all."""
     is_one = args.source.startswith("docstrings:") and " + " not in args.source
     return args.source if is_one else "docstrings:"
+
+
+@functools.cache  # it takes .4 s
+def _hash_of(docstrings: str) -> str:
+    return open_source(docstrings, SourceOptions()).describe()["hash"]
 
 
 def _last_params(result: Result, shapes: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -33,6 +34,11 @@ def rate(text: str) -> float:
     if not 0 < float(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no rate; expected more than 0, less than 1")
     return float(text)
+
+
+def folder(text: str) -> Path:
+    """A place on this machine, ~ being the user's home."""
+    return Path(text).expanduser()
 
 
 def listed(kind: Callable[[str], T], known: Collection[Any] = ()) -> Callable[[str], tuple[T, ...]]:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import record
 
+from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.errors import UserError
 from condenser_jax.finished import without_folders
 from condenser_jax.pipeline.steps import Pipeline
@@ -61,13 +63,16 @@ def replace_section(
 
 
 def section_on(section: tuple[str, str], spec: str) -> tuple[str, str]:
-    """Name and title of the section of an experiment on `spec` ("kind:place"), given those of the
-    experiment on docstrings: other data leave that section alone.
+    """Name and title of the section of an experiment on `spec` ("kind:place", or a mixture of
+    such), given those of the experiment on docstrings: other data leave that section alone.
     """
-    kind, _, where = spec.partition(":")
-    if kind == "docstrings":
+    kinds, places = zip(*(one.partition(":")[::2] for one, _ in parse_mixture(spec)), strict=True)
+    if kinds == ("docstrings",):
         return section
-    told = Path(*Path(where).parts[-2:]).as_posix().lstrip("/")
+    told = " and ".join(
+        Path(*Path(where).parts[-2:]).as_posix().lstrip("/") if kind != "docstrings" else kind
+        for kind, where in zip(kinds, places, strict=True)
+    )
     slug = re.sub(r"[^\w.]+", "-", told)
     return f"{section[0]}-on-{slug}", f"{section[1]}, on {told}"
 
@@ -116,7 +121,9 @@ def publish(
     shown = f"![{section[1]}]({Path(os.path.relpath(picture, page.parent)).as_posix()})"
     replace_section(page, *section, command_line(sys.argv), [shown, "", *content])
     hours = sum(result.seconds for result in pipeline.results) / 3600
-    record.append(lines, {**dataclasses.asdict(figures), "hours": round(hours, 2)})
+    where = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
+    told = {**dataclasses.asdict(figures), "hours": round(hours, 2), **where}
+    record.append(lines, told)
     print(f"written: {page}")
 
 
@@ -127,7 +134,7 @@ def places(args: Namespace, name: str) -> tuple[Path, Path]:
     lines = record.FOLDER / f"{name}.jsonl"
     page = record.FOLDER.parent / "results.md"
     if args.smoke:
-        lines, page = (Path(args.workdir) / path.name for path in (lines, page))
+        lines, page = (args.workdir / path.name for path in (lines, page))
     return args.output or page, lines
 
 

@@ -88,13 +88,15 @@ def main() -> None:
         }
         print(f"{'':16}{'s/step':>10}{'cpu s':>10}{'loss':>10}{'x torch':>10}{'cpu x torch':>13}")
         for name, row in figures.items():
-            theirs = figures.get("torch", row)
-            times = [theirs[key] / row[key] for key in ("seconds", "cpu_seconds")]
-            print(
-                f"{name:16}{row['seconds']:10.3f}{row['cpu_seconds']:10.3f}{row['loss']:10.2f}",
-                end="",
+            theirs = figures.get("torch")
+            wall, cpu = (
+                f"{theirs[key] / row[key]:.2f}" if theirs else "-"
+                for key in ("seconds", "cpu_seconds")
             )
-            print(f"{times[0]:10.2f}{times[1]:13.2f}")
+            print(
+                f"{name:16}{row['seconds']:10.3f}{row['cpu_seconds']:10.3f}{row['loss']:10.2f}"
+                f"{wall:>10}{cpu:>13}"
+            )
     record.append(arguments.output, found)
 
 

@@ -96,12 +96,17 @@ class Pipeline:
             log.info("%s: in %s", step.name, directory)
             directory.mkdir(parents=True, exist_ok=True)
             with locked(directory / ".lock", f"{directory}"):
-                with _stopwatch(directory / "seconds") as seconds:
-                    facts = step.run(directory, earlier)
-                write_json(done, {"facts": facts, "seconds": seconds(), "settings": step.settings})
-            log.info("%s: done in %s", step.name, duration(seconds()))
+                if not self.is_done(step):  # by another process, since it was looked at
+                    self._run(step, directory, earlier)
         content = json.loads(done.read_text(encoding="utf-8"))
         return Result(directory, content["facts"], content["seconds"])
+
+    def _run(self, step: Step, directory: Path, earlier: Mapping[str, Result]) -> None:
+        with _stopwatch(directory / "seconds") as seconds:
+            facts = step.run(directory, earlier)
+        found = {"facts": facts, "seconds": seconds(), "settings": step.settings}
+        write_json(directory / DONE, found)
+        log.info("%s: done in %s", step.name, duration(seconds()))
 
 
 class _stopwatch:

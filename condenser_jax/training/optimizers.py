@@ -39,7 +39,7 @@ class OptimizerConfig:
 
 def check_rate(name: str, rate: float) -> None:
     """Raises UserError for a learning rate that is no finite number above 0; it calls it `name`."""
-    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+    if not isinstance(rate, int | float) or rate is True or not 0 < rate < math.inf:
         raise UserError(f"{name} is {rate!r}; expected above 0, a number such as 5e-5.")
 
 

@@ -114,7 +114,10 @@ def test_methods_and_rows_can_be_chosen(arms):
         ({"methods": "kd,tinibert"}, "unknown method 'tinibert'; did you mean 'tinybert'"),
         ({"row": ["weaker ratios"]}, "--row=weaker ratios is no row; expected a title and, as"),
         ({"row": ["a={5}"]}, "--row=a={5} is no row"),
-        ({"row": ['a={"learning_rate": "high"}']}, 'a={"learning_rate": "high"} is no row'),
+        ({"row": ['a={"learning_rate": "high"}']}, "is 'high'; expected above 0, a number"),
+        ({"row": ['a={"learning_rate": true}']}, "is True; expected above 0, a number"),
+        ({"row": ['a={"teacher": "x"}']}, "names a teacher; all rows have that of --teacher"),
+        ({"row": ["teacher head={}"]}, "cannot be called 'teacher head'; expected a title"),
         ({"row": ["a={}", "a={}"]}, "--row=a={} cannot be called 'a'; expected a title without"),
         ({"row": ["random start={}"]}, "cannot be called 'random start'; expected a title"),
         ({"row": ["joint={}"], "methods": "kd"}, "cannot be called 'joint'; expected a title"),
@@ -142,6 +145,37 @@ def test_a_key_that_nobody_knows_is_refused(arms):
     row = arms.chosen_arms(args(methods="kd", row=['a={"logit_wait": 5}']))["a"]
     with pytest.raises(UserError, match="unknown key of `objective` 'logit_wait'; did you mean"):
         arms.student_config(args(), row, 0, TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [({"logit_weight": "a"}, "float"), ({"teacher_reward": 1}, "bool"), ({"sampling": 3}, "str")],
+)
+def test_a_value_of_another_kind_is_refused(arms, values, kind):
+    ((key, value),) = values.items()
+    row = arms.chosen_arms(args(methods="kd", row=[f"a={json.dumps(values)}"]))["a"]
+    with pytest.raises(UserError, match=f"{key} of a --row is {value!r}; expected {kind}"):
+        arms.student_config(args(), row, 0, TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "row", "message"),
+    [
+        ({"num_layers": 3}, "joint", "2, does not divide the 3 of the teacher; use one of 1, 3"),
+        ({"hidden_size": 36, "num_heads": 4}, "kd", "36 x 4 heads would be 18 wide, which 4 heads"),
+    ],
+)
+def test_a_student_that_its_teacher_cannot_teach_is_refused_before_anything_is_trained(
+    arms, teacher, row, message
+):
+    steps = benchmark_module("distillation_steps")
+    for known, is_refused in ((TEACHER, False), (dataclasses.replace(TEACHER, **teacher), True)):
+        config = arms.student_config(args(), arms.ARMS[row], 0, known)
+        if is_refused:
+            with pytest.raises(UserError, match=message):
+                steps.check_student(config, steps.Given(known, True))
+        else:
+            steps.check_student(config, steps.Given(known, True))
 
 
 @pytest.mark.parametrize("split", ["mrpc", "mrpc=train", "qqp=a:b"])
@@ -191,7 +225,7 @@ def test_the_first_seed_is_fine_tuned_at_all_rates_and_the_others_at_the_best(
     monkeypatch.setattr(steps, "_hashes", lambda suite: {})
     monkeypatch.setattr(steps.Students, "_begun", lambda students, run, *of_row: run)
     asked = args(glue="data/glue", glue_seeds=3, glue_rates=(1e-3, 3e-3, 2e-3), split=[])
-    students = steps.Students(asked, steps.Given(TEACHER, True), 0, {})
+    students = steps.Students(asked, steps.Given(TEACHER, False), 0, {})
     arm = steps.Arm("", "", options={"schedule": "joint"})
     found = students.fine_tuned("kd", arm, None).run(tmp_path, {})
     assert grids == [("rte", 1, (1e-3, 3e-3, 2e-3)), ("rte", 3, (3e-3,))]

@@ -59,6 +59,17 @@ def test_a_step_is_not_done_by_two_processes_at_once(tmp_path):
         Pipeline(tmp_path).result(step)
 
 
+def test_a_step_that_another_process_has_just_done_is_not_done_again(tmp_path, monkeypatch):
+    first, second = Counted(), Counted()
+    Pipeline(tmp_path).result(first.number)
+    looks, is_done = iter([False]), Pipeline.is_done
+    monkeypatch.setattr(  # the first look comes too early
+        Pipeline, "is_done", lambda pipeline, step: next(looks, is_done(pipeline, step))
+    )
+    assert Pipeline(tmp_path).result(second.number).facts == {"value": 3}
+    assert second.ran == []
+
+
 def test_a_step_that_was_stopped_finds_its_directory_again(tmp_path):
     def run(directory, earlier):
         half = directory / "half"

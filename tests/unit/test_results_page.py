@@ -88,7 +88,7 @@ def test_options_tell_nothing_of_the_machine(pages):
 
 
 def test_a_smoke_run_leaves_the_documentation_alone(pages, tmp_path):
-    args = Namespace(workdir=str(tmp_path), output=None, smoke=True)
+    args = Namespace(workdir=tmp_path, output=None, smoke=True)
     assert pages.places(args, "claims") == (tmp_path / "results.md", tmp_path / "claims.jsonl")
     args.smoke = False
     page, lines = pages.places(args, "claims")
@@ -106,7 +106,7 @@ def test_a_section_begins_with_its_picture_which_lies_beside_its_lines_or_the_pa
 ):
     monkeypatch.setattr(sys, "argv", ["claims.py"])
     output = tmp_path / place if place else None
-    args = Namespace(workdir=str(tmp_path), output=output, smoke=True)
+    args = Namespace(workdir=tmp_path, output=output, smoke=True)
     nothing = types.SimpleNamespace(results=[])
     section = ("claims-from-a-checkpoint", "From a checkpoint")
     pages.publish(
@@ -127,6 +127,11 @@ def test_a_section_begins_with_its_picture_which_lies_beside_its_lines_or_the_pa
         ("beir:/home/me/data/squad_v1.1", "one-on-data-squad_v1.1", "One, on data/squad_v1.1"),
         ("jsonl:my texts/*.jsonl.gz", "one-on-my-texts-.jsonl.gz", "One, on my texts/*.jsonl.gz"),
         ("beir:/data", "one-on-data", "One, on data"),
+        (
+            "docstrings: + 2 jsonl:my/x.jsonl",
+            "one-on-docstrings-and-my-x.jsonl",
+            "One, on docstrings and my/x.jsonl",
+        ),
     ],
 )
 def test_other_data_than_docstrings_have_a_section_of_their_own(pages, spec, name, title):
