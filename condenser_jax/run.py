@@ -105,8 +105,8 @@ def _shared_workdir(path: str | Path, stored: dict[str, Any], built: Built) -> I
     workdir = Workdir(Path(path))
     with contextlib.ExitStack() as stack:
         if cluster.is_first():
+            stack.enter_context(held(workdir))  # before a word of another run's is written over
             open_workdir(path, stored, built.hashes)
-            stack.enter_context(held(workdir))
             _write_companions(workdir, built)
         cluster.wait_for_all("work directory")
         holder = workdir.lock.read_text() if workdir.lock.exists() else ""

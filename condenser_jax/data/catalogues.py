@@ -8,9 +8,17 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from condenser_jax.data.documents import BadRecords, Document, SourceOptions, field_text
+from condenser_jax.data.documents import (
+    BadRecords,
+    Document,
+    SourceOptions,
+    Unreachable,
+    field_text,
+)
 from condenser_jax.data.files import fingerprint
 from condenser_jax.errors import UserError
+
+SCRATCH = ("cache-", "tmp")  # files that `datasets` writes into a folder which it only reads
 
 
 def _first_line(error: BaseException) -> str:
@@ -30,9 +38,14 @@ def _records_to_documents(
 
 
 def _files_below(directory: str) -> list[dict[str, Any]]:
-    """Returns name, size and fingerprint of every file below a folder, by name."""
+    """Returns name, size and fingerprint of every file below a folder, by name, but for what
+    `datasets` keeps there of its own when somebody maps or filters.
+    """
     paths = sorted(
-        os.path.join(folder, name) for folder, _, names in os.walk(directory) for name in names
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(directory)
+        for name in names
+        if not name.startswith(SCRATCH)
     )
     return [
         {
@@ -66,17 +79,21 @@ class HuggingFaceSource:
                 )
             loaded = datasets.load_from_disk(self.name)
         except Exception as error:  # the library raises a dozen unrelated types
-            raise UserError(
-                f"hf dataset {self.name!r} (split {self.options.split!r}) cannot be loaded: "
-                f"{_first_line(error)}; check the name, the split and the network, "
-                "or give a folder written by save_to_disk"
-            ) from error
+            raise self._unreachable(error) from error
         if isinstance(loaded, datasets.DatasetDict):
             if self.options.split not in loaded:
                 known = ", ".join(loaded)
                 raise UserError(f"{self.name} has no split {self.options.split!r}; it has: {known}")
             loaded = loaded[self.options.split]
         return loaded
+
+    def _unreachable(self, error: Exception) -> UserError:
+        kind = UserError if self.is_local else Unreachable
+        return kind(
+            f"hf dataset {self.name!r} (split {self.options.split!r}) cannot be loaded: "
+            f"{_first_line(error)}; check the name, the split and the network, "
+            "or give a folder written by save_to_disk"
+        )
 
     def documents(self) -> Iterator[Document]:
         """Streams the records of the split; each document is its own group."""
@@ -85,8 +102,7 @@ class HuggingFaceSource:
         yield from _records_to_documents(self.records, name, self.options.text_field, self.bad)
 
     def describe(self) -> dict[str, Any]:
-        """The files of a folder; of a dataset of the hub its name, version and sizes."""
-        info = self.records.info
+        """The files of a folder; of a dataset of the hub its name and commit."""
         described: dict[str, Any] = {
             "kind": "hf",
             "split": self.options.split,
@@ -94,13 +110,15 @@ class HuggingFaceSource:
         }
         if self.is_local:
             return described | {"files": _files_below(self.name)}
-        splits = {name: split.num_examples for name, split in (info.splits or {}).items()}
-        return described | {
-            "dataset": self.name,
-            "config": self.config,
-            "version": str(info.version),
-            "examples": splits,
-        }
+        return described | {"dataset": self.name, "config": self.config, "commit": self._commit()}
+
+    def _commit(self) -> str | None:
+        import huggingface_hub
+
+        try:
+            return huggingface_hub.HfApi().dataset_info(self.name).sha
+        except Exception as error:  # as above
+            raise self._unreachable(error) from error
 
 
 class TfdsSource:
@@ -125,7 +143,8 @@ class TfdsSource:
                 f"tfds dataset {self.name!r} cannot be loaded: {_first_line(error)}; "
                 "check the name and the network, or give a builder's folder of array_record files"
             ) from error
-        if self.options.split.partition("[")[0] not in builder.info.splits:
+        parts = self.options.split.split("+")  # "train[:90%]+validation"
+        if not all(part.partition("[")[0].strip() in builder.info.splits for part in parts):
             known = ", ".join(builder.info.splits)
             raise UserError(f"{self.name} has no split {self.options.split!r}; it has: {known}")
         return builder

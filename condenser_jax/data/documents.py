@@ -41,6 +41,10 @@ class SourceOptions:
         choose("text_layout", self.text_layout, TEXT_LAYOUTS)
 
 
+class Unreachable(UserError):
+    """A source that lies elsewhere, and cannot be asked now."""
+
+
 class BadRecords:
     """Counts broken records, remembers the first few, and stops the run when they are too many."""
 

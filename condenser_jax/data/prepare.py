@@ -8,6 +8,7 @@ load time.
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,20 @@ from typing import Any
 from condenser_jax.data.building import build
 from condenser_jax.data.built_once import built_once
 from condenser_jax.data.cutting import is_heldout
+from condenser_jax.data.documents import BadRecords, Document, Source, Unreachable
 from condenser_jax.data.mixture import parse_mixture
 from condenser_jax.data.prepare_config import PrepareConfig
 from condenser_jax.data.progress import Progress
 from condenser_jax.data.report import report
 from condenser_jax.data.sources import open_source
 from condenser_jax.data.store import FORMAT, is_prepared
-from condenser_jax.data.tokenization import tokenizer_hash, train_wordpiece
+from condenser_jax.data.tokenization import (
+    TRAINING_CHARACTERS,
+    tokenizer_identity,
+    train_wordpiece,
+)
 from condenser_jax.errors import UserError
+from condenser_jax.whole_files import written_whole
 
 __all__ = [
     "PrepareConfig",
@@ -33,6 +40,7 @@ __all__ = [
     "prepared_directory",
     "report",
 ]
+log = logging.getLogger("condenser_jax")
 
 
 def _key(*parts: Any) -> str:
@@ -48,20 +56,53 @@ class _Plan:
         source = config.source
         mixture = parse_mixture(source) if isinstance(source, str) else source
         self.specs, self.weights = zip(*mixture, strict=True)
-        self.sources = [open_source(spec, config.options) for spec in self.specs]
-        self.described = [source.describe() for source in self.sources]
+        self.sources, self.described = zip(*map(self._open, self.specs), strict=True)
         split = (config.heldout_share, config.seed)
         if config.tokenizer:
             self.tokenizer = config.tokenizer
-            identity = tokenizer_hash(config.tokenizer)
+            identity = tokenizer_identity(config.tokenizer)
         else:
-            identity = _key(self.described, config.vocab_size, config.max_length, split)
+            shares = self.weights if len(self.weights) > 1 else ()
+            identity = _key(self.described, shares, config.vocab_size, config.max_length, split)
             self.tokenizer = str(self.root / f"tokenizer-{identity}")
         cut = (dataclasses.asdict(config.span_options), config.min_tokens, split)
         self.targets = [
             self.root / f"{described['kind']}-{_key(FORMAT, described, cut, identity)}"
             for described in self.described
         ]
+
+    def _open(self, spec: str) -> tuple[Source, dict[str, Any]]:
+        """A source and its description; one out of reach is what it was when it was last asked."""
+        options = self.config.options
+        known = self.root / "hub" / f"{_key(spec, dataclasses.asdict(options))}.json"
+        try:
+            source = open_source(spec, options)
+            described = source.describe()
+        except Unreachable as error:
+            if not known.is_file():
+                raise
+            log.warning("%s; going on with what was prepared of it before", error)
+            return _OutOfReach(error), json.loads(known.read_text(encoding="utf-8"))
+        if "commit" in described:
+            known.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(known) as half:
+                half.write_text(json.dumps(described), encoding="utf-8")
+        return source, described
+
+
+class _OutOfReach:
+    """A source of which nothing can be read now."""
+
+    def __init__(self, error: Unreachable) -> None:
+        self.error, self.bad = error, BadRecords(0.0)
+
+    def documents(self) -> Iterator[Document]:
+        """Raises what was said of the source."""
+        raise self.error
+
+    def describe(self) -> dict[str, Any]:
+        """Raises what was said of the source."""
+        raise self.error
 
 
 def prepared_directories(config: PrepareConfig) -> list[tuple[Path, float]]:
@@ -111,10 +152,14 @@ def _train_tokenizer(plan: _Plan, progress: bool) -> None:
             return
 
         def texts() -> Iterator[str]:
-            for source in plan.sources:
+            for source, weight in zip(plan.sources, plan.weights, strict=True):
+                left = TRAINING_CHARACTERS * weight / sum(plan.weights)  # each has its share
                 for document in source.documents():
                     bar.advance(1)
+                    if left <= 0:
+                        break
                     if not is_heldout(document.group, config.heldout_share, config.seed):
+                        left -= len(document.text)
                         yield document.text
 
         train_wordpiece(texts(), config.vocab_size, partial, config.max_length)

@@ -65,15 +65,22 @@ def split_paragraphs(text: str) -> list[str]:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Returns the sentences of a text; a sentence never crosses a paragraph."""
+    """Returns the sentences of a text; a sentence never crosses a paragraph.
+
+    The blank between two of them stands before the second, for to a byte-level BPE it is a part of
+    the word that follows: together they are the tokens of the text.
+    """
     import sentencex
 
-    return [
-        sentence
-        for paragraph in split_paragraphs(text)
-        for sentence in sentencex.segment("en", paragraph)
-        if sentence.strip()
-    ]
+    found: list[str] = []
+    blank = ""
+    for paragraph in split_paragraphs(text):
+        for sentence in sentencex.segment("en", paragraph):
+            if sentence.strip():
+                found.append(blank + sentence.strip())
+                blank = " " if sentence != sentence.rstrip() else ""
+        blank = " " if found else ""
+    return found
 
 
 def split_nothing(text: str) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from condenser_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 CARD = "card.json"
 HASH_BLOCK = 1 << 20
 

@@ -194,6 +194,16 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
+def tokenizer_identity(tokenizer: Any) -> str:
+    """Returns a hash of how a tokenizer encodes and of what else it tells a model: the names of its
+    inputs, its longest text. Copies that are kept go by it, for they are exported.
+    """
+    is_place = isinstance(tokenizer, str | os.PathLike)
+    loaded = load_tokenizer(tokenizer) if is_place else tokenizer
+    told = [tokenizer_hash(loaded), loaded.model_input_names, loaded.model_max_length]
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+
+
 def have_the_same_words(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Whether ids mean the same tokens to two tokenizers, directories or hub ids."""
     first, second = load_tokenizer(one), load_tokenizer(other)

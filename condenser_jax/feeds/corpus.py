@@ -70,8 +70,17 @@ class Corpus(NamedTuple):
 
     @property
     def unigram(self) -> np.ndarray:
-        """int64 [V] counts of the training tokens of all sources."""
-        return np.sum([prepared.unigram for prepared, _ in self.sources], axis=0)
+        """int64 [V] counts of the training tokens, of several sources in the shares of their
+        weights, as rows are drawn.
+        """
+        counts = [prepared.unigram for prepared, _ in self.sources]
+        whole = sum(weight for _, weight in self.sources)
+        total = sum(one.sum() for one in counts)
+        shares = [
+            weight / whole * (one / max(one.sum(), 1))
+            for one, (_, weight) in zip(counts, self.sources, strict=True)
+        ]
+        return np.rint(total * np.sum(shares, axis=0)).astype(np.int64)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -122,8 +131,23 @@ def prepare_corpus(config: DataConfig, seed: int, tokenizer: str, masking: str =
         sources.append((prepared, weight))
     loaded = load_tokenizer(sources[0][0].tokenizer_directory)
     corpus = Corpus(tuple(sources), loaded, Vocabulary.from_tokenizer(loaded))
+    _warn_of_unknown_tokens(corpus)
     _warn_of_unmaskable_rows(corpus, config, seed, masking)
     return corpus
+
+
+def _warn_of_unknown_tokens(corpus: Corpus) -> None:
+    for prepared, _ in corpus.sources:
+        counts, unknown = prepared.unigram, corpus.vocabulary.unk_id
+        share = 0.0 if unknown is None else counts[unknown] / max(counts.sum(), 1)
+        if share > TOLERATED_SHARE:
+            log.warning(
+                "THE TOKENIZER DOES NOT KNOW %.1f %% OF THE TOKENS of %s: nothing is learned of "
+                "them; use a tokenizer of this language (data.tokenizer), or train one on it with "
+                "a larger data.vocab_size.",
+                100 * share,
+                prepared.card["spec"],
+            )
 
 
 def _warn_of_unmaskable_rows(corpus: Corpus, config: DataConfig, seed: int, masking: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from condenser_jax.data.built_once import built_once
 from condenser_jax.data.columns import Column, read_rows
 from condenser_jax.data.labelled_batches import EncodedTexts
-from condenser_jax.data.tokenization import tokenizer_hash
+from condenser_jax.data.tokenization import tokenizer_identity
 from condenser_jax.environment import cache_directory
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.tokens import Tokens, hash_texts
@@ -35,8 +35,7 @@ def encode_pairs(
     Raises UserError for a tokenizer that puts no CLS in front.
     """
     hashes = [hash_texts(side) for side in texts]
-    how = tokenizer_hash(tokens.tokenizer), tokens.tokenizer.model_input_names
-    described = [FORMAT, hashes, how, max_length]
+    described = [FORMAT, hashes, tokenizer_identity(tokens.tokenizer), max_length]
     key = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
     directory = cache_directory() / "pairs" / key
     with built_once(directory) as partial:

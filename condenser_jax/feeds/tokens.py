@@ -24,6 +24,7 @@ from condenser_jax.data.tokenization import (
     load_tokenizer,
     save_tokenizer,
     tokenizer_hash,
+    tokenizer_identity,
     train_wordpiece,
 )
 from condenser_jax.data.vocabulary import Vocabulary
@@ -44,9 +45,7 @@ class Tokens(NamedTuple):
     @classmethod
     def load(cls, where: str | Path) -> "Tokens":
         """A tokenizer of a directory or hub id, copied into the cache."""
-        given = load_tokenizer(where)
-        key = _key(tokenizer_hash(given), given.model_input_names)
-        directory = cache_directory() / "tokenizers" / key
+        directory = cache_directory() / "tokenizers" / tokenizer_identity(where)
         with built_once(directory) as partial:
             if partial is not None:
                 save_tokenizer(str(where), partial)

@@ -78,13 +78,13 @@ class Objective:
         """The groups that the active phases train, sorted."""
         return tuple(sorted({group for name in active for group in self.phase(name).trains}))
 
-    def players(self, groups: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The groups, put together where the same phases train them, but for those `apart`: each
-        player is clipped by itself.
+    def players(self, active: tuple[PhaseName, ...]) -> tuple[tuple[str, ...], ...]:
+        """The groups that the active phases train, put together where the same ones train them, but
+        for those `apart`: each player is clipped by itself.
         """
         by_phases: dict[tuple[str, ...], list[str]] = {}
-        for group in groups:
-            trainers = tuple(phase.name for phase in self.phases if group in phase.trains)
+        for group in self.groups_of(active):
+            trainers = tuple(name for name in active if group in self.phase(name).trains)
             player = ("apart", group) if group in self.apart else trainers
             by_phases.setdefault(player, []).append(group)
         return tuple(tuple(player) for player in by_phases.values())

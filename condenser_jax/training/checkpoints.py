@@ -85,6 +85,10 @@ class Checkpoints(Saved):
             accepted = self._manager.save(step, args=arguments)
         assert accepted, f"step {step} was not saved: step {self.latest_step} is there already"
 
+    def measured(self, step: int, metric: float) -> None:
+        """Tells the metric of a checkpoint that was saved before it was known."""
+        self._metrics[step] = metric
+
     def restore_latest(self, abstract_state: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
         """Returns (step, state, record) of the latest checkpoint that is not damaged; None if there
         is no checkpoint at all.

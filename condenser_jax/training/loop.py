@@ -183,6 +183,8 @@ class Loop:
         run = self.run
         if start % run.eval_every == 0 and self.history.get("evaluated") != start:
             self._evaluate(start)  # also where a stop request left no time for it
+            if start and self.history.get("best", {}).get("step") == start:
+                self.checkpoints.measured(start, self.history["best"]["value"])
         stop = start if self._is_exhausted else run.steps
         rows = local_rows(run.batches.batch_size, run.mesh)
         loader = load_batches(run.batches, rows, start, stop, threads=run.threads)

@@ -82,9 +82,17 @@ class Saved:
         return best(self.metrics(), self._sign) or self.latest_step
 
     def metrics(self) -> dict[int, float]:
-        """{step: metric} of the checkpoints that have one and can be read."""
-        found = {step: self._metric(step) for step in self.steps}
-        return {step: metric for step, metric in found.items() if metric is not None}
+        """{step: metric} of the checkpoints that have one and can be read. That of a checkpoint
+        which was saved before it was measured stands in the history of a later one.
+        """
+        records = {step: self._readable(step) for step in self.steps}
+        found: dict[int, float] = {}
+        for record in filter(None, records.values()):
+            known = record.loop.get("history", {}).get("best")
+            if known and known["step"] in records:
+                found[known["step"]] = known["value"]
+        own = {step: record.metric for step, record in records.items() if record}
+        return found | {step: metric for step, metric in own.items() if metric is not None}
 
     def restore(self, step: int, abstract_state: Tree) -> tuple[Tree, dict[str, Any]]:
         """Returns (state, record) of `step`, placed as `abstract_state` (ShapeDtypeStructs) says.
@@ -125,9 +133,9 @@ class Saved:
         with _reading(path, "record"):
             return from_json(ocp.JsonCheckpointHandler().restore(path / "record"))
 
-    def _metric(self, step: int) -> float | None:
+    def _readable(self, step: int) -> Record | None:
         try:
-            return self._read(step).metric
+            return self._read(step)
         except UserError:
             return None  # damaged, or removed meanwhile by the run
 

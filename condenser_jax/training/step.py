@@ -83,7 +83,7 @@ def make_step(
         value, metrics, grads = (
             run(batch) if accumulate == 1 else sum_over_chunks(run, split_rows(batch, accumulate))
         )
-        grads, norm = clip_by_player(grads, objective.players(groups), clip_norm)
+        grads, norm = clip_by_player(grads, objective.players(active), clip_norm)
         finite = state.finite & jnp.isfinite(value) & jnp.isfinite(norm)
         new = _update(state, grads, optimizers, active, finite, dials.learning_rate)
         metrics[f"{'+'.join(active)}/gradient_norm"] = Mean(norm, jnp.ones_like(norm))

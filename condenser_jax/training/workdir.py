@@ -174,10 +174,16 @@ def write_json(path: Path, value: Any) -> None:
 def cut_metrics(path: Path, offset: int) -> None:
     """Cuts metrics.jsonl back to the bytes that it had when the restored checkpoint was saved.
 
-    A file that is shorter, or absent, stays as it is: its lines are lost, not to be invented.
+    A file that is shorter, or absent, stays as it is: its lines are lost, not to be invented. If it
+    ends within a line, as after a power cut, that line goes.
     """
-    if path.exists() and path.stat().st_size > offset:
+    if not path.exists():
+        return
+    if path.stat().st_size > offset:
         os.truncate(path, offset)  # one system call: a kill comes before it or after it
+    whole = path.read_bytes().rfind(b"\n") + 1
+    if path.stat().st_size > whole:
+        os.truncate(path, whole)
 
 
 @contextmanager
@@ -203,6 +209,8 @@ def held(workdir: Workdir) -> Iterator[None]:
     The lock dies with the process that holds it, however that ends. In its file stands a name that
     is new each time: whoever reads it sees this directory, and not another of the same path.
     """
+    check_folder(workdir.root, f"work directory {workdir.root}", "--workdir")
+    workdir.root.mkdir(parents=True, exist_ok=True)
     with locked(workdir.lock, f"work directory {workdir.root}") as lock:
         lock.truncate(0)
         lock.write(f"{platform.node()} {os.getpid()} {uuid.uuid4()}\n")

@@ -222,6 +222,22 @@ def test_a_run_without_patience_left_ends_saves_and_stays_ended(tmp_path):
     assert next(figures) == 1.0  # nobody asked for another evaluation
 
 
+def test_the_best_is_kept_also_where_a_stop_left_no_time_to_measure_it(tmp_path):
+    figures = iter([9.0, 1.0, 4.0, 3.0, 5.0])
+    run = dataclasses.replace(
+        toy_run(ONE_TO_ONE, 16),
+        eval_every=4,
+        save_every=4,
+        evaluate=lambda params, frozen: {"heldout/loss": next(figures)},
+    )
+    with pytest.raises(Preempted):
+        go(run, tmp_path, stop_after=4)
+    loop = go(run, tmp_path)
+    assert loop.history["best"] == {"step": 4, "value": 1.0}
+    saved = Saved(tmp_path)
+    assert saved.steps == [4, 12, 16] and saved.best_step == 4
+
+
 def test_an_evaluation_that_is_better_than_all_before_is_saved(tmp_path):
     figures = iter([9.0, 3.0, 4.0, 5.0])
     run = dataclasses.replace(

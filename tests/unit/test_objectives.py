@@ -141,9 +141,20 @@ def test_updates_are_those_that_walking_the_schedule_gives(steps):
 
 def test_groups_that_the_same_phases_train_are_one_player():
     objective = _toy(TUTOR, STUDENT, Phase("other", ("student",)), cycle=(("maximise",),))
-    assert objective.players(("student", "tutor")) == (("student",), ("tutor",))
+    assert objective.players(("maximise", "minimise")) == (("student",), ("tutor",))
+    assert objective.players(("minimise",)) == (("student", "tutor"),)
     joint = _toy(Phase("train", ("backbone", "mlm_head")), cycle=(("train",),))
-    assert joint.players(("backbone", "mlm_head")) == (("backbone", "mlm_head"),)
+    assert joint.players(("train",)) == (("backbone", "mlm_head"),)
+
+
+def test_a_condenser_is_one_player_also_after_its_head_was_warmed_up():
+    """The norm that the papers clip is that of all gradients."""
+    warmed = CondenserConfig(head_layers=1, head_warmup_steps=3)
+    objective = condenser.build(tiny_backbone(), ComputeConfig(), warmed)
+    assert objective.players(objective.schedule.active(5)) == (
+        ("backbone", "condenser_head", "mlm_head"),
+    )
+    assert objective.players(objective.schedule.active(0)) == (("condenser_head",),)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_tokenizer_without_a_template_is_refused(tokens, monkeypatch):
     bare.post_processor = tokenizers.processors.TemplateProcessing(single="$A", pair="$A $B")
 
     class Bare:
-        backend_tokenizer, model_input_names = bare, ()
+        backend_tokenizer, model_input_names, model_max_length = bare, (), 64
 
     with pytest.raises(UserError, match="puts no CLS in front of a text: .* has no template; use"):
         encode_pairs(tokens._replace(tokenizer=Bare()), (["day"],), LENGTH, "train")

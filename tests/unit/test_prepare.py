@@ -6,13 +6,16 @@ import random
 import signal
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 
-from condenser_jax.data import building, near_copies
+from condenser_jax.data import building, near_copies, tokenization
+from condenser_jax.data import prepare as prepare_module
 from condenser_jax.data.built_once import built_once
 from condenser_jax.data.cutting import is_heldout
 from condenser_jax.data.duplicates import FIRST, NEVER, SECOND, keep_one_of_equals
@@ -28,7 +31,7 @@ from condenser_jax.data.prepare import (
 from condenser_jax.data.store import open_prepared, verify
 from condenser_jax.data.tokenization import load_backend
 from condenser_jax.errors import UserError
-from condenser_jax.feeds.corpus import summary
+from condenser_jax.feeds.corpus import Corpus, DataConfig, prepare_corpus, summary
 
 WORDS = "the model reads a span of text and learns to guess every masked word in it".split()
 
@@ -165,6 +168,70 @@ def test_a_mixture_shares_one_tokenizer(config, tmp_path):
     assert len(hashes) == 1 and [weight for _, weight in mixed] == [1.0, 0.5]
     with pytest.raises(UserError, match="2 sources are a mixture; use prepare_mixture"):
         prepare(replace(config, source=pairs), progress=False)
+
+
+def test_each_source_of_a_mixture_has_its_share_in_the_training_of_the_tokenizer(
+    config, tmp_path, monkeypatch, caplog
+):
+    """Else a large first source would be all that the tokenizer knows."""
+    monkeypatch.setattr(prepare_module, "TRAINING_CHARACTERS", 8000)
+    monkeypatch.setattr(tokenization, "TRAINING_CHARACTERS", 8000)
+    words, generator = "один два три четыре пять шесть семь".split(), random.Random(0)
+    lines = [" ".join(generator.choices(words, k=9)) for _ in range(200)]
+    (tmp_path / "b.txt").write_text("\n".join(lines))
+    both = f"0.5 {config.source} + 0.5 text:{tmp_path}/b.txt"
+    for what, is_known in ((both, True), (config.source, False)):
+        trained = replace(config, source=what)
+        tokenizer = open_prepared(prepare_mixture(trained, progress=False)[0][0])
+        where = str(tokenizer.tokenizer_directory)
+        source, how = f"text:{tmp_path}/b.txt", {"text_layout": "lines", "workers": 1}
+        data = DataConfig(source=source, directory=config.directory, heldout_share=0.2, **how)
+        caplog.clear()
+        corpus = prepare_corpus(data, 0, where)
+        unknown = corpus.unigram[corpus.vocabulary.unk_id] / corpus.unigram.sum()
+        assert (unknown < 0.01) == is_known
+        told = f"THE TOKENIZER DOES NOT KNOW {100 * unknown:.1f} % OF THE TOKENS of text:"
+        assert (told in caplog.text) != is_known
+
+
+def test_word_frequencies_of_a_mixture_are_those_of_the_rows_that_are_drawn():
+    first, second = np.array([90, 10, 0]), np.array([0, 0, 4])
+    sources = [(types.SimpleNamespace(unigram=one), w) for one, w in ((first, 1.0), (second, 3.0))]
+    assert Corpus(tuple(sources), None, None).unigram.tolist() == [23, 3, 78]
+    assert Corpus(tuple(sources[:1]), None, None).unigram.tolist() == [90, 10, 0]
+
+
+def test_a_dataset_of_the_hub_is_prepared_anew_with_its_commit_and_found_without_a_network(
+    config, monkeypatch, caplog
+):
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"text": [sentence(random.Random(n)) for n in range(60)]})
+    commits = ["first", "first", "second"]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **how: table)
+    monkeypatch.setattr(
+        huggingface_hub,
+        "HfApi",
+        lambda: types.SimpleNamespace(
+            dataset_info=lambda name: types.SimpleNamespace(sha=commits.pop(0))
+        ),
+    )
+    hub = replace(config, source="hf:me/corpus")
+    prepared = prepare(hub, progress=False)
+    assert prepared_directory(hub) == prepared
+    assert prepared_directory(hub) != prepared, "another commit"
+
+    def no_network(*given, **how):
+        raise OSError("offline")
+
+    commits.append("first")
+    prepare(hub, progress=False)
+    monkeypatch.setattr(datasets, "load_dataset", no_network)
+    assert prepare(hub, progress=False) == prepared
+    assert "going on with what was prepared of it before" in caplog.text
+    with pytest.raises(UserError, match="'me/corpus' .* cannot be loaded: offline; check the name"):
+        prepare(replace(hub, max_length=30), progress=False)
+    with pytest.raises(UserError, match="'me/other' .* cannot be loaded: offline"):
+        prepare(replace(hub, source="hf:me/other"), progress=False)
 
 
 def test_a_tokenizer_of_ones_own_is_used(config):

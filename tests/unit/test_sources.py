@@ -77,7 +77,11 @@ def test_a_hugging_face_folder_gives_its_split(tmp_path):
     datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "mine")
     source = open_source(f"hf:{tmp_path}/mine")
     assert [d.text for d in source.documents()] == ["one", "two"]
-    assert source.describe() == open_source(f"hf:{tmp_path}/mine").describe()
+    described = source.describe()
+    (tmp_path / "mine" / "train" / "cache-1a2b.arrow").write_text("of somebody who filtered it")
+    assert open_source(f"hf:{tmp_path}/mine").describe() == described
+    (tmp_path / "mine" / "train" / "data-9.arrow").write_text("more")
+    assert open_source(f"hf:{tmp_path}/mine").describe() != described
     with pytest.raises(UserError, match="has no split 'test'; it has: train"):
         open_source(f"hf:{tmp_path}/mine", SourceOptions(split="test"))
 
@@ -111,6 +115,7 @@ def test_a_tfds_folder_gives_its_texts(tmp_path):
     builder.download_and_prepare()
     spec = f"tfds:{builder.data_path}"
     assert sorted(texts(spec)) == ["one", "two"]
+    assert len(texts(spec, split="train[:50%]+train")) == 3
     with pytest.raises(UserError, match="has no split 'test'; it has: train"):
         open_source(spec, SourceOptions(split="test"))
 

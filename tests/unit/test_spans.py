@@ -12,7 +12,9 @@ from condenser_jax.data.spans import (
     split_sentences,
     uniform,
 )
+from condenser_jax.data.tokenization import encode, load_backend
 from condenser_jax.errors import UserError
+from tests.unit.test_unmaskable import byte_level_bpe
 
 LENGTHS = st.lists(st.integers(0, 60), max_size=40)
 
@@ -94,6 +96,24 @@ def test_abbreviations_do_not_end_a_sentence():
     text = "Dr. Smith came (e.g. by rail). He left.\n\nNew paragraph"
     found = [sentence.strip() for sentence in split_sentences(text)]
     assert found == ["Dr. Smith came (e.g. by rail).", "He left.", "New paragraph"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hello world. How are you? I am fine.",
+        "One sentence.\n\nA paragraph. And more of it.\nOn another line.",
+        "今天天气很好。我们去公园吧。他也来。",
+        "  Blanks around.   And within.  ",
+    ],
+)
+def test_sentences_together_are_the_tokens_of_the_text(text, tmp_path):
+    """To a byte-level BPE the blank before a word is a part of it."""
+    byte_level_bpe(["hello world how are you"] * 9, tmp_path)
+    backend = load_backend(tmp_path)
+    apart = sum(encode(backend, split_sentences(text)), [])
+    assert apart == encode(backend, [" ".join(text.split())])[0]
+    assert len(split_sentences(text)) > 1
 
 
 def test_what_cannot_be_cut_is_refused():

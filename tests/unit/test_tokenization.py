@@ -11,6 +11,7 @@ from condenser_jax.data.tokenization import (
     load_tokenizer,
     save_tokenizer,
     tokenizer_hash,
+    tokenizer_identity,
     train_wordpiece,
 )
 from condenser_jax.errors import UserError
@@ -94,9 +95,22 @@ def test_a_tokenizer_in_the_words_of_an_older_version_has_the_hash_of_what_is_sa
     assert (given / "tokenizer.json").read_text() != before
     save_tokenizer(given, tmp_path / "saved")
     assert tokenizer_hash(given) == tokenizer_hash(tmp_path / "saved")
+    assert tokenizer_identity(given) == tokenizer_identity(tmp_path / "saved")
     assert have_the_same_words(given, tmp_path / "saved")
     other = train_wordpiece(["other words"] * 9, 70, tmp_path / "other", max_length=64)
     assert not have_the_same_words(given, other)
+
+
+@pytest.mark.parametrize(
+    "told", [{"model_input_names": ["input_ids", "attention_mask"]}, {"model_max_length": 7}]
+)
+def test_the_same_tokens_for_another_model_are_another_tokenizer(directory, tmp_path, told):
+    save_tokenizer(directory, tmp_path / "copy")
+    path = tmp_path / "copy" / "tokenizer_config.json"
+    assert tokenizer_identity(tmp_path / "copy") == tokenizer_identity(directory)
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    assert tokenizer_identity(tmp_path / "copy") != tokenizer_identity(directory)
+    assert tokenizer_hash(tmp_path / "copy") == tokenizer_hash(directory)
 
 
 def test_a_saved_tokenizer_does_not_tell_how_it_was_loaded(directory, tmp_path, monkeypatch):

@@ -422,11 +422,11 @@ def test_a_tutor_has_no_head_like_that_of_a_factorised_teacher():
 
 
 def test_student_and_tutor_are_players_of_their_own():
-    players = case("published").objective.players(("backbone", "fit", "ratio_head", "tutor"))
+    players = case("published").objective.players(("maximise", "minimise"))
     assert players == (("backbone", "fit", "ratio_head"), ("tutor",))
     by_kl_alone = TutorKdConfig(policy_weight=0.0)
     objective = tutor_kd.build(STUDENT, ComputeConfig(), by_kl_alone, TEACHER)
-    assert objective.players(("backbone", "fit", "ratio_head", "tutor")) == players
+    assert objective.players(("minimise",)) == players
 
 
 def test_a_tutor_that_starts_from_the_teachers_head_is_its_policy():

@@ -1,10 +1,12 @@
 """A work directory is of one run: another configuration, other data and other files are refused."""
 
 import json
+import types
 
 import pytest
 
 from condenser_jax.errors import UserError
+from condenser_jax.run import _shared_workdir
 from condenser_jax.training import workdir
 
 CONFIG = {
@@ -124,6 +126,13 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     assert path.read_text() == kept
 
 
+def test_a_half_line_that_a_power_cut_left_goes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st')
+    workdir.cut_metrics(path, 40)
+    assert path.read_text() == '{"step": 1}\n'
+
+
 def test_metrics_that_are_shorter_are_left(tmp_path):
     path = tmp_path / "metrics.jsonl"
     workdir.cut_metrics(path, 10)
@@ -140,6 +149,17 @@ def test_a_work_directory_takes_one_run_at_a_time(run):
                 pass
     with workdir.held(run):
         workdir.open_workdir(run.root, CONFIG, HASHES)
+
+
+def test_a_second_start_that_is_refused_leaves_what_the_first_one_wrote(tmp_path):
+    run = workdir.open_workdir(tmp_path / "young", CONFIG, HASHES)
+    before = run.config.read_text(), run.data_hashes.read_text()
+    other = types.SimpleNamespace(hashes={"data": "another"})
+    with workdir.held(run):
+        with pytest.raises(UserError, match="is in use by another process"):
+            with _shared_workdir(run.root, CONFIG | {"seed": 9}, other):
+                pass
+    assert (run.config.read_text(), run.data_hashes.read_text()) == before
 
 
 def test_the_lock_has_another_name_in_it_at_each_start(run):
