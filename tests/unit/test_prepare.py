@@ -176,12 +176,13 @@ def test_each_source_of_a_mixture_has_its_share_in_the_training_of_the_tokenizer
     """Else a large first source would be all that the tokenizer knows."""
     monkeypatch.setattr(prepare_module, "TRAINING_CHARACTERS", 8000)
     monkeypatch.setattr(tokenization, "TRAINING_CHARACTERS", 8000)
-    words, generator = "один два три четыре пять шесть семь".split(), random.Random(0)
+    words = ["один", "два", "три", "четыре", "пять", *WORDS[:5]]
+    generator = random.Random(0)
     lines = [" ".join(generator.choices(words, k=9)) for _ in range(200)]
     (tmp_path / "b.txt").write_text("\n".join(lines))
     both = f"0.5 {config.source} + 0.5 text:{tmp_path}/b.txt"
     for what, is_known in ((both, True), (config.source, False)):
-        trained = replace(config, source=what)
+        trained = replace(config, source=what, vocab_size=800)
         tokenizer = open_prepared(prepare_mixture(trained, progress=False)[0][0])
         where = str(tokenizer.tokenizer_directory)
         source, how = f"text:{tmp_path}/b.txt", {"text_layout": "lines", "workers": 1}
