@@ -57,7 +57,7 @@ EXTRAS = {
         "onnxruntime>=1.23",
         "onnxscript>=0.5",
         "pytest>=8",
-        "sentence-transformers>=5.2",
+        "sentence-transformers>=5.4",
         "torch>=2.6",
         "zstandard",
     ],

@@ -98,7 +98,8 @@ def card_of(source: Source, pooling: str | None = None) -> EncoderCard:
     elif (source.directory / CARD_FILE).is_file():
         card = read_card(source.directory / CARD_FILE)
     elif sentence_modules.has_modules(source.directory):
-        card = sentence_modules.card_of_modules(source.directory, longest, own)
+        positions = source.config.max_length
+        card = sentence_modules.card_of_modules(source.directory, longest, positions, own)
     elif pooling is None:
         raise UserError(
             f"nothing at {source.path} says how this encoder pools ({CARD_FILE} or modules.json); "

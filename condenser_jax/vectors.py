@@ -106,7 +106,8 @@ def create(directory: Path, card: VectorsCard, ids: Iterable[str]) -> None:
             )
         return
     directory.mkdir(parents=True, exist_ok=True)
-    strangers = sorted(path.name for path in directory.iterdir() if not path.name.startswith(IDS))
+    ours = (IDS, f"{CARD}.")  # also half of the card, which a kill has left
+    strangers = sorted(path.name for path in directory.iterdir() if not path.name.startswith(ours))
     if strangers:
         raise UserError(
             f"{directory} holds {strangers[0]}, which belongs to no vectors; name another "

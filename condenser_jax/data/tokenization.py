@@ -160,9 +160,11 @@ def load_tokenizer(path_or_id: str | os.PathLike[str]) -> Any:
 
 def save_tokenizer(path_or_id: str | os.PathLike[str], directory: Path) -> Any:
     """Loads a tokenizer, saves it to `directory` (with vocab.txt, where it has one), and returns
-    it.
+    it. What it pads and cuts to by itself is left out: who reads the file alone would get that.
     """
     tokenizer = load_tokenizer(path_or_id)
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(directory)
     _forget_how_it_was_loaded(directory / "tokenizer_config.json")
     vocabulary = Path(path_or_id) / "vocab.txt"

@@ -85,6 +85,15 @@ class Rows(NamedTuple):
 def read_pairs(where: str, split: str, options: CollectionOptions) -> Rows:
     """Scored pairs; `similarity` is their score between 0 and 1."""
     pairs = open_pairs(where, split, options)
+    if max(pair.score for pair in pairs) <= 1:
+        log.warning(
+            "THE HIGHEST SCORE OF %s IS %g, and scores are from 0 to %g: to train on scores from 0 "
+            "to 1 would teach that nothing is alike; multiply them by %g.",
+            where,
+            max(pair.score for pair in pairs),
+            MAX_SCORE,
+            MAX_SCORE,
+        )
     similarity = np.array([pair.score / MAX_SCORE for pair in pairs], np.float32)
     return Rows([pair[:2] for pair in pairs], {"similarity": similarity})
 

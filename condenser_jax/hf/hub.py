@@ -3,6 +3,12 @@
 from pathlib import Path
 
 from condenser_jax.errors import UserError
+from condenser_jax.hf.load import HEAD_FILES, QUERY_ENCODER
+from condenser_jax.hf.onnx_file import ONNX_FILE
+
+# What one export has and the next perhaps not: whoever reads the repository would read it too.
+SOMETIMES = (f"{QUERY_ENCODER}/*", ONNX_FILE, *HEAD_FILES.values(), "2_Normalize/*")
+DELETE = "".join(f" --delete='{pattern}'" for pattern in SOMETIMES)
 
 
 def check_repository(repository: str) -> None:
@@ -26,7 +32,7 @@ def check_repository(repository: str) -> None:
 
 def push(directory: Path, repository: str) -> str:
     """Uploads all files of a directory in one commit, and makes the repository if there is none;
-    returns its address.
+    returns its address. What an earlier export left there and this one has not goes.
 
     Raises UserError if that fails; the directory stays as it is.
     """
@@ -36,12 +42,15 @@ def push(directory: Path, repository: str) -> str:
     try:
         api.create_repo(repository, exist_ok=True)
         api.upload_folder(
-            repo_id=repository, folder_path=directory, commit_message="Export of condenser_jax"
+            repo_id=repository,
+            folder_path=directory,
+            delete_patterns=list(SOMETIMES),
+            commit_message="Export of condenser_jax",
         )
     except Exception as error:  # a dozen kinds: refused, offline, no network, too large
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(
             f"{directory} is exported and whole, but {repository} could not be written ({reason}); "
-            f"check token and network, then: hf upload {repository} {directory}"
+            f"check token and network, then: hf upload {repository} {directory}{DELETE}"
         ) from error
     return f"{api.endpoint}/{repository}"

@@ -37,12 +37,15 @@ def lowercases(directory: Path) -> bool:
     return bool(_settings(transformer_directory(directory)).get("do_lower_case"))
 
 
-def card_of_modules(directory: Path, longest: int, tokenizer_hash: str) -> EncoderCard:
+def card_of_modules(
+    directory: Path, longest: int, positions: int, tokenizer_hash: str
+) -> EncoderCard:
     """Returns the card.
 
     Args:
       directory: holds `modules.json`.
-      longest: tokens of a text where the directory does not say it, and never more.
+      longest: tokens of a text where the directory does not say it.
+      positions: of the model, never more tokens than these.
       tokenizer_hash: goes into the card.
 
     Raises UserError for modules that are not those of `PIPELINES`, and for another pooling.
@@ -54,19 +57,21 @@ def card_of_modules(directory: Path, longest: int, tokenizer_hash: str) -> Encod
     prompts = usage.get("prompts") or {}
     passage = next((prompts[name] for name in DOCUMENT_PROMPTS if prompts.get(name)), "")
     length = settings.get("max_seq_length") or longest
-    if usage.get("similarity_fn_name") == "cosine" and kinds[-1] != "Normalize":
+    similarity = usage.get("similarity_fn_name") or "cosine"  # as sentence-transformers takes it
+    if not similarity.startswith("dot") and kinds[-1] != "Normalize":
         log.warning(
-            "%s: VECTORS ARE COMPARED BY DOT PRODUCT, NOT BY COSINE as this encoder has it without "
-            "normalising them; add a module Normalize to its modules.json",
+            "%s: VECTORS ARE COMPARED BY DOT PRODUCT, NOT BY %s as this encoder has it without "
+            "normalising them; for a cosine add a module Normalize to its modules.json",
             directory,
+            similarity.upper(),
         )
     return EncoderCard(
         pooling=_pooling(directory / modules[1][1] / "config.json"),
         normalize=kinds[-1] == "Normalize",
         query_prefix=prompts.get("query") or "",
         passage_prefix=passage,
-        query_max_length=min(settings.get("query_length") or length, longest),
-        passage_max_length=min(settings.get("document_length") or length, longest),
+        query_max_length=min(settings.get("query_length") or length, positions),
+        passage_max_length=min(settings.get("document_length") or length, positions),
         tokenizer_hash=tokenizer_hash,
         is_fine_tuned=True,  # nobody names a pooling for less
     )

@@ -127,6 +127,8 @@ def _training(config: RunConfig, plan: Plan, data: Facts) -> Step:
         "init": weights_identity(config.model.init),
         "epochs": plan.epochs,
     }
+    if config.training.patience:
+        settings["eval_every"] = config.training.eval_every  # decides where a run ends
     return Step(f"{config.data.train_limit or 'all'}-{config.seed}", run, settings)
 
 

@@ -22,8 +22,7 @@ from condenser_jax.data.prepare import prepared_directories
 from condenser_jax.encoder import Encoder, default_dtype
 from condenser_jax.exporting import export_run
 from condenser_jax.feeds.corpus import DataConfig, prepare_config, tokenizer_of
-from condenser_jax.feeds.ranking import Joined, texts_hashes
-from condenser_jax.feeds.tokens import hash_texts
+from condenser_jax.feeds.ranking import texts_hashes
 from condenser_jax.mine import mine_file
 from condenser_jax.pipeline.config import PipelineConfig
 from condenser_jax.pipeline.steps import Facts, Pipeline, Result, Step
@@ -36,6 +35,7 @@ from condenser_jax.tasks.contract import Options
 from condenser_jax.tasks.retrieval import report_retrieval
 from condenser_jax.tasks.table import write_files
 from condenser_jax.training.workdir import FREE_KEYS
+from condenser_jax.vectors import hash_texts
 from condenser_jax.warm_start import weights_identity
 
 RUN, TRAINING_FILE = "run", "train.jsonl.gz"
@@ -211,7 +211,8 @@ def identity(config: RunConfig, taught_by_a_step: bool = False) -> list[str]:
 
 @functools.cache  # steps share collections, and a large one takes a minute
 def collection_hash(collection: str, split: str, reading: CollectionOptions) -> str:
-    """A hash of passages, queries and judgements."""
+    """A hash of passages and queries, with their ids, and of judgements."""
     found = open_collection(collection, split, reading)
     judged = json.dumps({query: dict(grades) for query, grades in found.qrels.items()})
-    return hash_texts(itertools.chain(Joined(found.corpus), Joined(found.queries), [judged]))
+    texts = itertools.chain(found.corpus, found.queries)
+    return hash_texts(itertools.chain(((text.id, text.joined) for text in texts), [("", judged)]))

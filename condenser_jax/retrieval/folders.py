@@ -1,6 +1,5 @@
 """Collections as others publish them, in folders: BEIR, MS MARCO, and DPR's Wikipedia."""
 
-import csv
 from pathlib import Path
 
 from condenser_jax.data.documents import BadRecords
@@ -19,6 +18,7 @@ from condenser_jax.retrieval.sound import (
     need_path,
     plain_name,
     sound_records,
+    table_fields,
     text_field,
 )
 from condenser_jax.retrieval.stored import describe_file, store, write_table
@@ -119,7 +119,7 @@ class _Tsv:
             if not tab:
                 raise Broken("has no tab between id and text")
             return Text(checked_id(name), text)
-        fields = next(csv.reader([line], delimiter="\t"))
+        fields = table_fields(line, delimiter="\t")
         if len(fields) != 3:
             raise Broken(f"has {len(fields)} fields, not id, text, title")
         return Text(checked_id(fields[0]), *fields[1:])

@@ -1,7 +1,6 @@
 """Questions with answers: DPR's files, and answers beside a collection's queries."""
 
 import ast
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from condenser_jax.retrieval.sound import (
     json_object,
     plain_name,
     sound_records,
+    table_fields,
     tell_broken,
     text_field,
 )
@@ -64,7 +64,7 @@ def _of_object(line: str) -> tuple[str, list[str]]:
 
 
 def _of_row(line: str) -> tuple[str, list[str]]:
-    fields = next(csv.reader([line], delimiter="\t" if "\t" in line else ","))
+    fields = table_fields(line, delimiter="\t" if "\t" in line else ",")
     if len(fields) != 2:
         raise Broken(f"has {len(fields)} fields, not question and answers")
     try:

@@ -15,6 +15,7 @@ from condenser_jax.retrieval.sound import (
     number,
     plain_name,
     sound_records,
+    table_fields,
     tell_broken,
     text_field,
 )
@@ -119,7 +120,7 @@ class _Columns:
         self.header: list[str] = []
 
     def __call__(self, line: str) -> dict[str, Any] | None:
-        fields = next(csv.reader([line], **self.format))
+        fields = table_fields(line, **self.format)
         if self.header:
             if len(fields) != len(self.header):
                 raise Broken(f"has {len(fields)} fields, its header {len(self.header)}")

@@ -4,6 +4,7 @@ A format is a function from one line to one record that raises `Broken` with the
 is broken is left out and counted by `BadRecords`, which ends the reading above a stated share.
 """
 
+import csv
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ PACKED = ("", ".gz", ".zst")  # endings that every file may carry
 BAD_SHARE = 0.01  # of the records of a file may be broken, unless it is said otherwise
 log = logging.getLogger("condenser_jax")
 T = TypeVar("T")
+csv.field_size_limit(2**31 - 1)  # a passage may be longer than the 131,072 characters of default
 
 
 class Broken(Exception):
@@ -114,6 +116,14 @@ def tell_broken(what: str, bad: BadRecords) -> None:
         log.warning(
             "%s: %d of %d records are broken and left out: %s", what, bad.bad, bad.records, first
         )
+
+
+def table_fields(line: str, **layout: Any) -> list[str]:
+    """Returns the fields of a line of a table, as `csv.reader` reads it with `layout`."""
+    try:
+        return next(csv.reader([line], **layout))
+    except csv.Error as error:
+        raise Broken(f"is no line of a table: {error}") from error
 
 
 def json_object(line: str) -> dict[str, Any]:

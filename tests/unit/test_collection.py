@@ -219,6 +219,15 @@ def test_dpr_rows_have_three_fields(tmp_path):
         read_texts(tmp_path / "psgs.tsv", 0.0)
 
 
+def test_a_passage_in_quotes_may_be_long_and_a_broken_one_is_named(tmp_path):
+    long = "word " * 40_000
+    write_lines(tmp_path / "psgs.tsv", ["id\ttext\ttitle", f"1\t{long}\tone", "2\ta\rb\ttwo"])
+    read = read_texts(tmp_path / "psgs.tsv", 0.5)
+    assert [text.text for text in read] == [long]
+    with pytest.raises(UserError, match="psgs.tsv:3 is no line of a table: new-line character"):
+        read_texts(tmp_path / "psgs.tsv", 0.0)
+
+
 def test_a_file_without_a_record_is_refused(tmp_path):
     write_lines(tmp_path / "corpus.tsv", ["", " "])
     with pytest.raises(UserError, match="corpus.tsv holds no record; check the path"):

@@ -193,7 +193,19 @@ def test_texts_lose_their_capitals_where_sentence_transformers_says_so(
     assert is_as_saved == (is_uncased or not lowercases)
 
 
-@pytest.mark.parametrize(("similarity", "warnings"), [("cosine", 1), ("dot", 0)])
+def test_the_length_that_sentence_transformers_states_is_more_than_that_of_the_tokenizer(
+    directory, tmp_path
+):
+    copy = without_card(directory, tmp_path)
+    path = copy / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 12}))
+    for stated, length in ((30, 30), (None, 12), (10**6, read_source(str(copy)).config.max_length)):
+        settings = {} if stated is None else {"max_seq_length": stated}
+        (copy / "sentence_bert_config.json").write_text(json.dumps(settings))
+        assert Encoder.load(copy).card.passage_max_length == length
+
+
+@pytest.mark.parametrize(("similarity", "warnings"), [("cosine", 1), (None, 1), ("dot", 0)])
 def test_cosines_of_vectors_that_are_not_normalised_are_warned_of(
     directory, tmp_path, caplog, similarity, warnings
 ):

@@ -47,11 +47,16 @@ class FakeHub(BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     content = base64.b64decode(entry["value"]["content"])
                     self.files[entry["value"]["path"]] = content
+                elif entry["key"] == "deletedFile":
+                    del self.files[entry["value"]["path"]]
             self.answer({"commitUrl": f"{self.address}/commit/1", "commitOid": "1"})
         else:
             self.answer({"error": "You have no right to write here"}, self.status)
 
     def do_GET(self):
+        if "/tree/main" in self.path:
+            files = [{"type": "file", "path": p, "size": 1, "oid": "0"} for p in self.files]
+            return self.answer(files)
         self.answer({"error": "not here"}, 404)
 
     def answer(self, content, status=200):
@@ -111,6 +116,14 @@ def test_every_file_arrives_in_a_repository_that_is_made_for_it(hub, directory):
     assert authorization == "Bearer hf_secret"
 
 
+def test_what_an_earlier_export_left_and_this_one_has_not_goes_and_the_rest_stays(hub, directory):
+    """Whoever reads the repository would take its query encoder for that of this one."""
+    old = ["query_encoder/model.safetensors", "encoder.onnx", "condenser_head.safetensors"]
+    hub.files.update(dict.fromkeys([*old, "my-notes.md", "README.md"], b"old"))
+    push(directory, REPOSITORY)
+    assert hub.files == content(directory) | {"my-notes.md": b"old"}
+
+
 def test_a_refused_upload_leaves_the_export_whole_and_says_how_to_go_on(hub, directory):
     hub.status = 403
     before = content(directory)
@@ -118,7 +131,8 @@ def test_a_refused_upload_leaves_the_export_whole_and_says_how_to_go_on(hub, dir
         push(directory, REPOSITORY)
     text = str(found.value)
     assert text.startswith(f"{directory} is exported and whole, but {REPOSITORY} could not be wri")
-    assert "403" in text and text.endswith(f"hf upload {REPOSITORY} {directory}")
+    again = f"then: hf upload {REPOSITORY} {directory} --delete='query_encoder/*' --"
+    assert "403" in text and again in text
     assert "hf_secret" not in text and "\n" not in text
     assert content(directory) == before and not hub.files
 

@@ -59,6 +59,17 @@ def test_every_size_and_seed_is_one_run_done_once(config, trained, tmp_path):
     assert trained[8:] == [(5, 0, 4), (0, 0, 8)]  # other data: other runs
 
 
+def test_how_often_is_evaluated_is_of_another_run_only_where_it_decides_its_end(
+    config, trained, tmp_path
+):
+    plan = Plan(limits=(5,), seeds=1, epochs=0)
+    for patience, runs in ((0, 1), (2, 3)):
+        for every in (5, 10):
+            training = dataclasses.replace(config.training, patience=patience, eval_every=every)
+            run_plan(dataclasses.replace(config, training=training), plan, tmp_path / "runs")
+        assert len(trained) == runs
+
+
 @pytest.fixture
 def measured(monkeypatch):
     """What the tasks of finished runs were asked."""

@@ -9,7 +9,7 @@ import pytest
 from condenser_jax.errors import UserError
 from condenser_jax.pipeline import recipe
 from condenser_jax.pipeline.config import configure_pipeline
-from condenser_jax.pipeline.recipe import steps_of
+from condenser_jax.pipeline.recipe import collection_hash, steps_of
 from condenser_jax.pipeline.steps import Pipeline, Result, Step
 from condenser_jax.retrieval.collection import CollectionOptions
 from configs.pipeline import get_config
@@ -193,6 +193,20 @@ def test_a_missing_part_is_named():
     del values["split"]
     with pytest.raises(UserError, match="split is missing from the configuration of the pipeline"):
         configure_pipeline(values)
+
+
+def test_a_collection_is_known_by_its_ids_too(tmp_path):
+    """Those that were wrong and are mended lead to other judgements."""
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("q1\t0\td1\t1\n")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "a question"}\n')
+    hashes = set()
+    for names in (("d1", "d2"), ("d2", "d1"), ("d1", "d2")):
+        lines = [f'{{"_id": "{name}", "text": "passage {n}"}}' for n, name in enumerate(names)]
+        (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
+        collection_hash.cache_clear()
+        hashes.add(collection_hash(f"beir:{tmp_path}", "test", CollectionOptions()))
+    assert len(hashes) == 2
 
 
 def test_all_steps_read_the_collection_as_the_retrievers_do(tmp_path, monkeypatch):

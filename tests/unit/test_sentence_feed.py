@@ -5,7 +5,7 @@ import pytest
 
 from condenser_jax.build import build
 from condenser_jax.errors import UserError
-from condenser_jax.feeds.sentences import SCORED_PAIRS, TRIPLETS
+from condenser_jax.feeds.sentences import SCORED_PAIRS, TRIPLETS, read_pairs
 from condenser_jax.methods import configure
 from condenser_jax.retrieval import sentence_sources
 from condenser_jax.retrieval.collection import CollectionOptions
@@ -115,6 +115,16 @@ def test_triplets_are_measured_by_their_accuracy(config):
     assert run.batches.batch(0)["input_ids"].shape == (8, 3, 16)
     figures = run.evaluate(run.initial_state().params, {})
     assert list(figures) == ["heldout/accuracy"] and 0 <= figures["heldout/accuracy"] <= 1
+
+
+def test_scores_from_0_to_1_are_warned_of(tmp_path, caplog):
+    for high, is_told in (("1.0", True), ("4.0", False)):
+        caplog.clear()
+        text = f"score\tsentence1\tsentence2\n0.5\ta\tb\n{high}\tc\td\n"
+        (tmp_path / "train.tsv").write_text(text)
+        rows = read_pairs(str(tmp_path), "train", CollectionOptions())
+        assert rows.values["similarity"].tolist() == pytest.approx([0.1, float(high) / 5])
+        assert ("THE HIGHEST SCORE OF" in caplog.text) == is_told
 
 
 def test_fewer_labels_are_a_part_of_more_and_the_tokenizer_stays(config, built):

@@ -38,6 +38,7 @@ def test_triplets_are_read(tmp_path):
         ("5\tone\t ", "has an empty sentence2"),
         ("high\tone\ttwo", "score 'high' is not a number"),
         ("5.1\tone\ttwo", "score 5.1 is not within 0 and 5"),
+        ("5\ta\rb\ttwo", "is no line of a table: new-line character seen in unquoted field"),
     ],
 )
 def test_a_broken_pair_is_named(tmp_path, line, reason):

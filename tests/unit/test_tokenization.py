@@ -1,8 +1,10 @@
 """A trained tokenizer is a BERT tokenizer, the same for the same text, known by its hash."""
 
 import json
+import shutil
 
 import pytest
+import tokenizers
 
 from condenser_jax.data.tokenization import (
     encode,
@@ -123,6 +125,27 @@ def test_a_saved_tokenizer_does_not_tell_how_it_was_loaded(directory, tmp_path, 
         save_tokenizer(directory, tmp_path / str(offline))
         configs.append((tmp_path / str(offline) / "tokenizer_config.json").read_text())
     assert configs[0] == configs[1] and "local" not in configs[0]
+
+
+def test_a_saved_tokenizer_pads_and_cuts_by_itself_no_more(directory, tmp_path):
+    """As all-MiniLM-L6-v2's does, to 128: who reads the file alone would take padding for words."""
+    given = shutil.copytree(directory, tmp_path / "given")
+    described = json.loads((given / "tokenizer.json").read_text())
+    how = {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]", "pad_to_multiple_of": None}
+    described["padding"] = {"strategy": {"Fixed": 32}, "direction": "Right", **how}
+    described["truncation"] = {
+        **{"max_length": 5, "stride": 0, "direction": "Right"},
+        "strategy": "LongestFirst",
+    }
+    (given / "tokenizer.json").write_text(json.dumps(described))
+    save_tokenizer(given, tmp_path / "saved")
+    lengths = [
+        len(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids)
+        for folder in (given, tmp_path / "saved")
+        for text in ("the fox", TEXTS[0])
+    ]
+    assert lengths[:2] == [32, 32] and 2 < lengths[2] < 32 and lengths[3] > 5
+    assert load_tokenizer(tmp_path / "saved").model_max_length == 64
 
 
 def test_the_hash_does_not_see_truncation(directory):

@@ -17,6 +17,7 @@ from condenser_jax.vectors import (
     differences,
     hash_texts,
     is_sound,
+    known_card,
     open_vectors,
     write_shard,
 )
@@ -72,6 +73,12 @@ def test_creating_again_keeps_what_is_there_and_refuses_other_vectors(tmp_path):
     remedy = "name another directory for these, or remove that one"  # whatever the command's flag
     with pytest.raises(UserError, match=f"v holds other vectors: {differ}; {remedy}$"):
         create(directory, other, IDS)
+
+
+def test_a_kill_while_the_card_is_written_is_no_hindrance(tmp_path):
+    (tmp_path / "card.json.partial").write_text('{"rows":')
+    create(tmp_path, CARD, IDS)
+    assert known_card(tmp_path) == CARD
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path):
