@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from condenser_jax.data.store import Spans, file_hash, is_prepared, open_prepared, verify
+from condenser_jax.data.store import FORMAT, Spans, file_hash, is_prepared, open_prepared, verify
 from condenser_jax.errors import UserError
 
 SPANS = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15]]
@@ -36,7 +36,7 @@ def prepared(tmp_path):
         name: {"bytes": (tmp_path / name).stat().st_size, "hash": file_hash(tmp_path / name)}
         for name in names
     }
-    card = {"format": 1, "dtype": "uint16", "tokenizer": {"pad_id": 0}, "files": files}
+    card = {"format": FORMAT, "dtype": "uint16", "tokenizer": {"pad_id": 0}, "files": files}
     (tmp_path / "card.json").write_text(json.dumps(card))
     return open_prepared(tmp_path)
 
@@ -103,7 +103,7 @@ def test_a_missing_file_is_refused(prepared):
 
 
 def test_a_directory_without_a_card_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"holds no prepared data \(no card.json of format 1\)"):
+    with pytest.raises(UserError, match=r"holds no prepared data \(no card.json of format \d\)"):
         open_prepared(tmp_path)
     (tmp_path / "card.json").write_text("{half")
     assert not is_prepared(tmp_path)
