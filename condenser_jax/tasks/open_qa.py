@@ -11,7 +11,8 @@ from condenser_jax.tasks.ranking import Measured, report_rankings
 
 def report_open_qa(options: Options) -> Report:
     """Accuracy among the best 5, 20 and 100 passages (Karpukhin et al. 2020), of every question
-    that has answers, and in a BEIR folder a relevant passage. Raises UserError for a collection without any.
+    that has answers, and in a BEIR folder a relevant passage. Raises UserError for a collection
+    without any.
     """
     collection = open_collection(options.data, options.split, options.reading)
     if not collection.answers:
