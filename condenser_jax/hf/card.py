@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from condenser_jax.errors import UserError, choose
+from condenser_jax.whole_files import written_whole
 
 CARD_FILE = "encoder_card.json"
 POOLINGS = ("cls", "mean")
@@ -35,7 +36,8 @@ class EncoderCard:
 def write_card(card: EncoderCard, path: str | Path) -> None:
     """Writes the card as JSON."""
     text = json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    with written_whole(path) as half:
+        half.write_text(text + "\n", encoding="utf-8")
 
 
 def read_card(path: str | Path) -> EncoderCard:

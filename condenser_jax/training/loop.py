@@ -262,7 +262,9 @@ class Loop:
             hook.on_log(done, metrics | pace)
 
     def _evaluate(self, done: int) -> None:
-        figures = self.run.evaluate(self.state.params, self.run.placed)
+        told = "the evaluation", "lower evaluation.batch_size"
+        with explained_if_too_large(self.run.mesh.devices.flat[0], *told):
+            figures = self.run.evaluate(self.state.params, self.run.placed)
         self.history.setdefault("first", figures)
         self.history["last"] = figures
         goal, value = self.run.goal, figures[self.run.goal.figure]

@@ -71,8 +71,16 @@ class DoesNotFit(UserError):
     """A step needs more memory than a device has."""
 
 
+SMALLER = (
+    "lower training.batch_size or compute.chunk_size, raise training.accumulate or mesh.fsdp, or "
+    "set compute.remat=True"
+)
+
+
 @contextlib.contextmanager
-def explained_if_too_large(device: jax.Device) -> Iterator[None]:
+def explained_if_too_large(
+    device: jax.Device, what: str = "the step", remedy: str = SMALLER
+) -> Iterator[None]:
     """Raises DoesNotFit, one clear line, where a step is refused for its memory.
 
     The compiler for TPUs does so; those for CPU and GPU refuse nothing: there it is said when the
@@ -85,7 +93,6 @@ def explained_if_too_large(device: jax.Device) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in reason:
             raise
         raise DoesNotFit(
-            f"the step does not fit the memory of a {device.device_kind}; lower "
-            "training.batch_size or compute.chunk_size, raise training.accumulate or mesh.fsdp, or "
-            f"set compute.remat=True (XLA says: {reason})"
+            f"{what} does not fit the memory of a {device.device_kind}; {remedy} (XLA says: "
+            f"{reason})"
         ) from error

@@ -144,6 +144,15 @@ def test_a_step_that_a_gpu_has_no_room_for_is_explained(tmp_path, monkeypatch):
         go(toy_run(JOINT, steps=2), tmp_path)
 
 
+def test_an_evaluation_that_a_gpu_has_no_room_for_names_its_own_batch(tmp_path):
+    def evaluate(params, frozen):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying")
+
+    run = dataclasses.replace(toy_run(JOINT, steps=2), evaluate=evaluate)
+    with pytest.raises(DoesNotFit, match="the evaluation does not fit .* evaluation.batch_size"):
+        go(run, tmp_path)
+
+
 class Late:
     """What a step without room leaves on a device: it is said when the value is waited for."""
 
