@@ -182,7 +182,8 @@ def backbone_config(
         check_vocabulary(teacher.config, material.tokenizer)
     if checkpoint:
         check_vocabulary(checkpoint.config, material.tokenizer)
-        check_words(checkpoint, material, is_taught=teacher is not None)
+        taught, given = teacher is not None, config.data.tokenizer
+        check_words(checkpoint, material, is_taught=taught, given=given)
         backbone = checkpoint.config
     else:
         backbone = backbone_from_scratch(model, material)
@@ -280,6 +281,20 @@ def _check_values(config: RunConfig) -> None:
             "or 0 to train all steps."
         )
     check_rate("optimizer.learning_rate", config.optimizer.learning_rate)
+    clip = config.optimizer.clip_norm
+    if clip is not None and not clip > 0:
+        raise UserError(f"optimizer.clip_norm is {clip}; expected above 0, or None not to clip.")
+    for name in ("b1", "b2"):
+        value = getattr(config.optimizer, name)
+        if not 0 <= value < 1:
+            raise UserError(f"optimizer.{name} is {value}; expected at least 0 and under 1.")
+    for name in ("weight_decay", "eps"):
+        value = getattr(config.optimizer, name)
+        if not value >= 0:
+            raise UserError(f"optimizer.{name} is {value}; expected at least 0.")
+    share = getattr(config.data, "bad_share", 0.0)
+    if not 0 <= share <= 1:
+        raise UserError(f"data.bad_share is {share}; expected a share, 0 to 1.")
     profile = config.training.profile
     if profile and (len(profile) != 2 or not 0 <= profile[0] <= profile[1]):
         raise UserError(

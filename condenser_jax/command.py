@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # a command starts quickly, and once more (`tune_process`)
     from condenser_jax.retrieval.collection import CollectionOptions
 
 CONFIG = "config"
+USUAL: dict[str, str] = {}  # {CONFIG: the file that is read where none is named}
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNDER_WAY = 0.05  # seconds until a write that had begun has ended
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
@@ -49,10 +50,16 @@ flags.disclaim_key_flags()  # --help shows what is declared here among the flags
 
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:
-    """Declares --config=FILE[:VARIANT], overridden by --config.key=value; `.value` is locked."""
-    return config_flags.DEFINE_config_file(
-        CONFIG, default, "configuration file, e.g. configs/condenser.py:smoke", lock_config=True
-    )
+    """Declares --config=FILE[:VARIANT], overridden by --config.key=value; `.value` is locked.
+
+    The default is not ml_collections': that reads the file, and applies what is overridden, when
+    the flag is declared, so that a mistake would end in a stack trace.
+    """
+    told = "configuration file, e.g. configs/condenser.py:smoke"
+    if default:
+        USUAL[CONFIG] = default
+        told += f"; default: {default}"
+    return config_flags.DEFINE_config_file(CONFIG, None, told, lock_config=True)
 
 
 def reading_flags() -> dict[str, flags.FlagHolder]:
@@ -234,6 +241,8 @@ def set_up_logging(number: int = 0) -> None:
 def parse_flags(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be understood in it."""
     argv = with_home(argv)
+    if CONFIG in USUAL and not any(re.match(rf"--?{CONFIG}(=|$)", word) for word in argv):
+        argv = [argv[0], f"--{CONFIG}={USUAL[CONFIG]}", *argv[1:]]
     app.define_help_flags()
     # `configs/*.py` import each other, and the path of launch/*.py lacks the repository's root.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -275,7 +284,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _config_path(argv: list[str]) -> str:
     """What --config says, read without parsing; "" if it is not given and has no default."""
-    path = flags.FLAGS[CONFIG].default or ""
+    path = USUAL.get(CONFIG, "")
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = argument.lstrip("-").partition("=")
         if name == CONFIG and argument.startswith("-"):

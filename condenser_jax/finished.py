@@ -48,7 +48,12 @@ def read_run(path: str | Path, step: str = "last") -> Finished:
     Raises UserError if it is no work directory, or has no such checkpoint.
     """
     workdir = existing_workdir(path)
-    if not workdir.is_started:
+    if not workdir.has_checkpoint:
+        if workdir.result.is_file():
+            raise UserError(
+                f"{path} is finished and keeps no checkpoint, as the runs of a suite do; name "
+                "another --workdir there, with --config.keep=True"
+            )
         raise UserError(f"{path} has no checkpoint yet; let its run go on until it saves one")
     config = configure(read_config_json(workdir))
     facts = read_facts(workdir)

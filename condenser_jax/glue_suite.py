@@ -55,8 +55,8 @@ def run_suite(
     fails, after all the others: its task has no line in the table.
     """
     results, failed = Results(system, protocol_of(suite), {}, {}), list[str]()
-    for name in suite.grid.names:
-        splits = read_task(suite, name)
+    all_splits = {name: read_task(suite, name) for name in suite.grid.names}  # before any run
+    for name, splits in all_splits.items():
         cells: dict[Path, Cell] = {}
         before = len(failed)
         for rate in suite.grid.learning_rates:

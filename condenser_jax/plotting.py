@@ -30,6 +30,9 @@ class Line(NamedTuple):
     name: str | None = ""
 
 
+PICTURES = (".png", ".pdf", ".svg")
+
+
 def read_curves(workdir: str | Path) -> dict[str, Curve]:
     """Returns {metric: (steps, values)} of metrics.jsonl, values that were not finite as nan.
 
@@ -67,8 +70,10 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]], output: str | Path, met
       output: the file, whose directory is made.
     Returns:
       How many panels there are.
-    Raises UserError for a wrong expression, or one that matches nothing.
+    Raises UserError for a wrong expression, or one that matches nothing, and for no picture's name.
     """
+    if Path(output).suffix.lower() not in PICTURES:
+        raise UserError(f"--output={output} is no picture; name it *{' or *'.join(PICTURES)}")
     import matplotlib
 
     matplotlib.use("Agg")

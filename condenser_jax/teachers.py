@@ -79,6 +79,12 @@ def find_teacher(where: str) -> Found:
             f"--config.objective.frozen_backbone=True --workdir={WITH_HEAD}; then "
             f"{TEACHER_FLAG}{WITH_HEAD}"
         )
+    for name, leaf in flatten(weights):
+        if not np.isfinite(leaf).all():
+            raise UserError(
+                f"the teacher {where} has weights that are not finite ({name}); choose "
+                "another, or copy it again"
+            )
     return Found(checkpoint.config, weights, where, hash_of(weights))
 
 

@@ -139,12 +139,20 @@ def start_at_unigram(objective: Objective, unigram: np.ndarray) -> Objective:
     return dataclasses.replace(objective, init=init)
 
 
-def check_words(checkpoint: Checkpoint, material: Material, is_taught: bool) -> None:
-    """Warns where ids mean other words to the checkpoint. A student has no choice but the tokenizer
-    of its teacher: raises UserError.
+def check_words(
+    checkpoint: Checkpoint, material: Material, is_taught: bool, given: str = ""
+) -> None:
+    """Warns where ids mean other words to the checkpoint, which may have no tokenizer beside it:
+    then one should be `given`. A student has no choice but the tokenizer of its teacher: raises
+    UserError.
     """
     own = checkpoint.tokenizer_path
-    if not own or have_the_same_words(own, material.tokenizer_directory):
+    if own is None and not (given or is_taught):
+        log.warning(
+            "THE CHECKPOINT HAS NO TOKENIZER beside it, and one was trained here, whose ids mean "
+            "other words to these weights; give theirs as data.tokenizer."
+        )
+    if own is None or have_the_same_words(own, material.tokenizer_directory):
         return
     if is_taught:
         raise UserError(

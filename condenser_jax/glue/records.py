@@ -94,13 +94,29 @@ def read_split(
             "without that split"
         )
     tell_broken(f"{task.name} {split}", bad)
-    if not has_labels and all(row.number is not None for row in rows):
-        rows.sort(key=lambda row: row.number or 0)
+    if not has_labels:
+        rows = _in_order(rows, f"{task.name} {split}")
     if not rows:
         raise UserError(f"{source} has no record of {task.name} in {split}; name another source")
     texts = tuple(list(side) for side in zip(*(row.texts for row in rows), strict=True))
     kind = np.float64 if task.is_regression else np.int64
     return Examples(texts, np.array([row.label for row in rows], kind) if has_labels else None)
+
+
+def _in_order(rows: list[Row], what: str) -> list[Row]:
+    """Rows of a test split by their number, if they have numbers; raises BrokenTest for such as
+    leave a place open. All -1, as some copies have it, are none.
+    """
+    numbers = [row.number for row in rows]
+    if set(numbers) <= {None, -1}:
+        return rows
+    if sorted(-1 if number is None else number for number in numbers) != list(range(len(rows))):
+        raise BrokenTest(
+            f"the {len(rows)} records of {what} have numbers ({NUMBER}) that are not 0 to "
+            f"{len(rows) - 1}, each once, by which a test server knows them; repair or remove "
+            "them, or do without that split"
+        )
+    return sorted(rows, key=lambda row: row.number or 0)
 
 
 Reader = Callable[[BadRecords], Iterator[Placed]]
@@ -179,9 +195,21 @@ def parse_record(record: dict[str, Any], task: Task, has_labels: bool = True) ->
         for key, value in record.items()
     }
     texts = tuple(text_field(decoded, field) for field in task.fields)
-    told = decoded.get(NUMBER)
-    known = int(told) if isinstance(told, int | np.integer) else None
+    known = None if has_labels else _number(decoded.get(NUMBER))
     return Row(texts, _label(decoded, task) if has_labels else None, known)
+
+
+def _number(told: Any) -> int | None:
+    """The number of a record, written 3, 3.0 or "3"; None where there is none."""
+    if told is None or told == "":
+        return None
+    try:
+        whole = not isinstance(told, bool) and float(told) == int(float(told))
+    except (ValueError, TypeError, OverflowError):
+        whole = False
+    if not whole:
+        raise Broken(f"has {NUMBER} {told!r}; expected a whole number, or none at all")
+    return int(float(told))
 
 
 def _label(record: dict[str, Any], task: Task) -> float:
@@ -198,8 +226,11 @@ def _label(record: dict[str, Any], task: Task) -> float:
         return score
     if isinstance(value, str) and value in task.labels:
         return task.labels.index(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # as pandas writes a column that once had a gap
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise Broken(f"has label {value!r}; expected a number or one of {', '.join(task.labels)}")
+        names = ", ".join(task.labels)
+        raise Broken(f"has label {value!r}; expected a whole number or one of {names}")
     if not 0 <= value < len(task.labels):
         names = ", ".join(f"{place} ({name})" for place, name in enumerate(task.labels))
         raise Broken(f"has label {value}, which is out of range; expected {names}")

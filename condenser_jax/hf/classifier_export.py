@@ -55,8 +55,7 @@ def export_classifier(
         safetensors.numpy.save_file(tensors, folder / WEIGHT_FILES[0], metadata={"format": "pt"})
         fields = json.dumps(classifier_config(config, head), indent=2)
         (folder / "config.json").write_text(fields + "\n", encoding="utf-8")
-        if config.type_vocab_size == 1:
-            _without_token_types(folder / "tokenizer_config.json")
+        _tell_tokenizer(folder / "tokenizer_config.json", config, card)
         text = classifier_card(output.name, config, head, facts)
         (folder / "README.md").write_text(text, encoding="utf-8")
         check_nothing_is_lost(output, folder)
@@ -64,10 +63,14 @@ def export_classifier(
     return output
 
 
-def _without_token_types(path: Path) -> None:
-    """Tells a tokenizer of BERT's kind that its model, a RoBERTa, has none."""
+def _tell_tokenizer(path: Path, config: BackboneConfig, card: EncoderCard) -> None:
+    """Tells a tokenizer how long the texts were that the model learned from, and one of BERT's kind
+    that its model, a RoBERTa, has no token types.
+    """
     fields = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    fields["model_input_names"] = ["input_ids", "attention_mask"]
+    fields["model_max_length"] = card.passage_max_length
+    if config.type_vocab_size == 1:
+        fields["model_input_names"] = ["input_ids", "attention_mask"]
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 

@@ -60,9 +60,16 @@ class Workdir:
 
     @property
     def is_started(self) -> bool:
-        """Whether there is a configuration and a checkpoint of it: something that could be lost."""
+        """Whether there is a configuration and something of it that could be lost: a checkpoint,
+        or the figures of a run that was finished and keeps none.
+        """
+        return self.config.is_file() and (self.has_checkpoint or self.result.is_file())
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a step was saved."""
         saved = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
-        return self.config.is_file() and any(path.name.isdigit() for path in saved)
+        return any(path.name.isdigit() for path in saved)
 
     @property
     def metrics(self) -> Path:

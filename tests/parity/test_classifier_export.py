@@ -138,6 +138,14 @@ def test_a_pipeline_says_our_labels(exported):
         assert one["label"] == label and one["score"] == pytest.approx(score, abs=1e-5)
 
 
+def test_texts_are_cut_where_they_were_cut_in_training(exported):
+    from transformers import AutoTokenizer
+
+    directory, _, _ = exported
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    assert len(tokenizer("the cat " * 99, truncation=True)["input_ids"]) == 16
+
+
 def test_the_config_and_the_card_say_what_is_predicted(exported):
     directory, task, _ = exported
     config = json.loads((directory / "config.json").read_text())

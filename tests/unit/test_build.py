@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 
 import jax
 import numpy as np
@@ -226,6 +227,34 @@ def test_another_tokenizer_than_the_checkpoints_is_warned_of(config, exported, t
     with caplog.at_level(logging.WARNING, logger="condenser_jax"):
         build(config(model={"init": str(exported)}, data={"tokenizer": str(other)}))
     assert "THE TOKENIZER IS NOT THAT OF THE CHECKPOINT" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("optimizer", "clip_norm", 0.0, "above 0, or None not to clip"),
+        ("optimizer", "clip_norm", -1.0, "above 0, or None not to clip"),
+        ("optimizer", "b1", 2.0, "at least 0 and under 1"),
+        ("optimizer", "weight_decay", -1.0, "at least 0"),
+        ("data", "bad_share", -1.0, "a share, 0 to 1"),
+    ],
+)
+def test_a_value_that_would_train_nothing_or_backwards_is_refused(
+    config, section, key, value, expected
+):
+    with pytest.raises(UserError, match=f"{section}.{key} is {value}; expected {expected}"):
+        build(config(**{section: {key: value}}))
+
+
+def test_weights_without_a_tokenizer_beside_them_are_warned_of(config, exported, tmp_path, caplog):
+    bare = shutil.copytree(exported, tmp_path / "bare")
+    for file in [*bare.glob("tokenizer*"), bare / "vocab.txt"]:
+        file.unlink()
+    build(config(model={"init": str(bare)}, data={"tokenizer": ""}))
+    assert "THE CHECKPOINT HAS NO TOKENIZER beside it" in caplog.text
+    caplog.clear()
+    build(config(model={"init": str(bare)}, data={"tokenizer": str(exported)}))
+    assert "NO TOKENIZER" not in caplog.text
 
 
 def test_a_head_of_another_depth_is_refused(config, exported):

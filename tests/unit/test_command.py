@@ -242,3 +242,18 @@ def test_the_home_directory_is_found_where_a_shell_leaves_it(monkeypatch):
     found = command.with_home(words)
     assert found[:3] == ["x.py", "--output=/home/me/a.jsonl", "--workdir=/home/me"]
     assert found[3:] == ["--data=beir:~/x", "--tag=~b", "--n=a=~/c"]
+
+
+@pytest.mark.parametrize(
+    ("script", "flag", "message"),
+    [
+        ("glue", "--config.taks=cola", "unknown configuration key 'taks'; did you mean 'tasks'"),
+        ("pipeline", "--task=cola", "Unknown command line flag 'task'"),
+    ],
+)
+def test_a_command_with_a_usual_configuration_tells_a_mistake_in_a_line(script, flag, message):
+    """ml_collections reads a default, and what overrides it, when the flag is declared."""
+    launch = Path(command.__file__).parents[1] / "launch" / f"{script}.py"
+    found = subprocess.run([sys.executable, launch, flag], capture_output=True, text=True)
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert found.stderr.startswith(f"error: {message}")

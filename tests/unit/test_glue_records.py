@@ -66,8 +66,9 @@ def test_some_examples_keep_their_labels(tmp_path):
             {"sentence": "a", "label": 2},
             r"has label 2, which is out of range; expected 0 \(unacceptable\), 1 \(acceptable\)",
         ),
-        (COLA, {"sentence": "a", "label": "yes"}, "has label 'yes'; expected a number or one of"),
-        (COLA, {"sentence": "a", "label": True}, "has label True; expected a number or one of"),
+        (COLA, {"sentence": "a", "label": "yes"}, "has label 'yes'; expected a whole number or"),
+        (COLA, {"sentence": "a", "label": True}, "has label True; expected a whole number or"),
+        (COLA, {"sentence": "a", "label": 0.5}, "has label 0.5; expected a whole number or one of"),
         (COLA, {"sentence": 3, "label": 1}, "field 'sentence' is a int, not a text"),
         (STSB, PAIRS[0] | {"label": 5.5}, "has label 5.5, which is out of range; expected 0 to 5"),
         (STSB, PAIRS[0] | {"label": "x"}, "label 'x' is not a number"),
@@ -76,6 +77,37 @@ def test_some_examples_keep_their_labels(tmp_path):
 def test_what_is_broken_is_named(task, record, text):
     with pytest.raises(Broken, match=text):
         parse_record(record, task)
+
+
+def test_a_whole_label_may_be_written_as_pandas_writes_it():
+    assert parse_record({"sentence": "a", "label": 1.0}, COLA).label == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "order"),
+    [
+        ((2, 0, 1), "bca"),
+        (("2", "0", "1"), "bca"),
+        ((2.0, 0.0, 1.0), "bca"),
+        ((-1, -1, -1), "abc"),
+        ((None, None, None), "abc"),
+        ((0, 1, None), r"numbers \(idx\) that are not 0 to 2, each once"),
+        ((0, 1, 1), r"numbers \(idx\) that are not 0 to 2, each once"),
+        ((10, 7, 1), r"numbers \(idx\) that are not 0 to 2, each once"),
+        ((0, 1, "x"), "has idx 'x'; expected a whole number"),
+    ],
+)
+def test_a_test_split_stands_in_the_order_of_its_numbers_or_is_refused(tmp_path, numbers, order):
+    records = [
+        {"sentence1": text, "sentence2": "x"} | ({} if number is None else {"idx": number})
+        for text, number in zip("abc", numbers, strict=True)
+    ]
+    source = str(_write(tmp_path / "glue" / "rte", "test.jsonl", records))
+    if len(order) > 3:
+        with pytest.raises(BrokenTest, match=order):
+            read_split(source, RTE, "test", 0.5, has_labels=False)
+    else:
+        assert "".join(read_split(source, RTE, "test", 0.5, has_labels=False).texts[0]) == order
 
 
 def test_broken_records_are_counted_and_named_by_file_and_line(tmp_path, caplog):

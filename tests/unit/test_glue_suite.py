@@ -162,6 +162,15 @@ def test_a_kill_after_a_task_leaves_the_table_of_what_is_done(suite, trained, tm
     assert seen == [["rte"], ["rte", "wnli"]] and whole.data.keys() == whole.tasks.keys()
 
 
+def test_what_is_wrong_with_a_later_task_is_told_before_the_first_is_trained(
+    suite, trained, tmp_path, folder
+):
+    (folder / "wnli" / "validation.jsonl").unlink()
+    with pytest.raises(UserError, match="wnli has no validation.jsonl"):
+        run_suite(suite(), tmp_path / "runs", "mine")
+    assert not trained
+
+
 def test_a_run_that_fails_is_told_after_all_others_and_its_task_has_no_line(
     suite, trained, tmp_path, monkeypatch
 ):

@@ -63,6 +63,10 @@ def test_metrics_that_match_nothing_name_the_known_ones(run, tmp_path):
         plotting.draw_curves(runs, tmp_path / "a.png", "los$")
     with pytest.raises(UserError, match=r"--metrics='\(' is no regular expression: "):
         plotting.draw_curves(runs, tmp_path / "a.png", "(")
+    with pytest.raises(
+        UserError, match=r"--output=.*a.txt is no picture; name it \*.png or \*.pdf"
+    ):
+        plotting.draw_curves(runs, tmp_path / "a.txt", "loss")
     assert not (tmp_path / "a.png").exists()
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from condenser_jax import teachers
 from condenser_jax.build import build
 from condenser_jax.errors import Preempted, UserError
 from condenser_jax.feeds.distillation import examples
@@ -73,6 +74,15 @@ def test_the_teacher_has_the_compute_dtype_but_for_its_vectors(student):
     frozen = build(student(compute={"dtype": "bfloat16"})).run.frozen["teacher"]
     assert {str(x.dtype) for x in jax.tree.leaves(frozen) if x.ndim > 1} == {"bfloat16"}
     assert {str(x.dtype) for x in jax.tree.leaves(frozen) if x.ndim == 1} == {"float32"}
+
+
+def test_a_teacher_that_is_not_finite_is_refused(teacher, monkeypatch):
+    checkpoint = teachers.initial_checkpoint(str(teacher))
+    head = checkpoint.params["mlm_head"] | {"bias": checkpoint.params["mlm_head"]["bias"] * np.nan}
+    broken = dataclasses.replace(checkpoint, params=checkpoint.params | {"mlm_head": head})
+    monkeypatch.setattr(teachers, "initial_checkpoint", lambda where: broken)
+    with pytest.raises(UserError, match=r"has weights that are not finite \(mlm_head/bias\); choo"):
+        find_teacher(str(teacher))
 
 
 def test_another_teacher_is_another_hash(built, teacher):

@@ -6,6 +6,7 @@ import types
 import pytest
 
 from condenser_jax.errors import UserError
+from condenser_jax.finished import read_run
 from condenser_jax.run import _shared_workdir
 from condenser_jax.training import workdir
 
@@ -36,6 +37,15 @@ def test_a_run_that_saved_nothing_does_not_bind_its_directory(tmp_path):
     opened = workdir.open_workdir(tmp_path, other, {"train/ids.bin": "xyz"})
     assert workdir.read_config_json(opened)["model"]["num_layers"] == 12
     assert "xyz" in opened.data_hashes.read_text()
+
+
+def test_a_run_that_is_finished_and_keeps_no_checkpoint_is_not_written_over(tmp_path):
+    run = workdir.open_workdir(tmp_path / "run", CONFIG, HASHES)
+    workdir.write_json(run.result, {})
+    with pytest.raises(UserError, match="another configuration: model.num_layers 6 -> 12"):
+        workdir.open_workdir(run.root, changed(model={"num_layers": 12}), HASHES)
+    with pytest.raises(UserError, match="is finished and keeps no checkpoint.*config.keep=True"):
+        read_run(run.root)
 
 
 def test_a_new_directory_says_its_configuration(run):
