@@ -80,14 +80,12 @@ def build(
         config = with_tokenizer(config, resumed)
     start = resumed or start_of_student(config, found)
     checkpoint = start or initial_checkpoint(config.model.init, method.reads)
-    check_objective(config, checkpoint)
+    check_objective(config, checkpoint, found)
     material = feed.open(config)
     taught = () if found is None else (found.known_to(material.vocabulary),)
     backbone = backbone_config(config, material, checkpoint, *taught)
     compute = compute_config(config.compute, mesh)
     objective = method.build(backbone, compute, config.objective, *taught)
-    check_accumulation(objective, training.accumulate)
-    check_steps(objective, training.steps)
     loaded, notes = (
         ({}, resumed.notes) if resumed else initial_groups(objective, checkpoint, config)
     )
@@ -152,17 +150,23 @@ def start_of_tutor(options: Any, found: FoundTeacher) -> dict[str, Any]:
     return {"tutor": tutor_from(found.weights)} if from_teacher else {}
 
 
-def check_objective(config: RunConfig, checkpoint: Checkpoint | None) -> None:
+def check_objective(
+    config: RunConfig, checkpoint: Checkpoint | None, found: FoundTeacher | None = None
+) -> None:
     """Raises UserError for what is wrong with the objective, before anything is prepared: it needs
-    to know how many layers there are, and no words.
+    to know sizes, and no words.
     """
-    method = METHODS[config.objective.name]
-    if not method.taught:  # else a teacher has to be known
-        layers = checkpoint.config.num_layers if checkpoint else config.model.num_layers
-        sketch = BackboneConfig(vocab_size=1, num_layers=layers)
-        objective = method.build(sketch, ComputeConfig(), config.objective)
-        check_accumulation(objective, config.training.accumulate)
-        check_steps(objective, config.training.steps)
+    method, model = METHODS[config.objective.name], config.model
+    if checkpoint is None:
+        _check_sizes(model)
+    names = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+    sizes = {name: getattr(model, name) for name in names}
+    words = 1 if found is None else found.config.vocab_size
+    sketch = checkpoint.config if checkpoint else BackboneConfig(vocab_size=words, **sizes)
+    taught = () if found is None else (Teacher(found.config),)
+    objective = method.build(sketch, ComputeConfig(), config.objective, *taught)
+    check_accumulation(objective, config.training.accumulate)
+    check_steps(objective, config.training.steps)
     if checkpoint:
         check_head_layers(checkpoint, config)
 
@@ -215,23 +219,9 @@ def backbone_config(
 
 def backbone_from_scratch(model: ModelConfig, material: Material) -> BackboneConfig:
     """The architecture that the section `model` describes, with the vocabulary of its data."""
-    choose("model.model_type", model.model_type, MODEL_TYPES)
-    for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions"):
-        if getattr(model, name) < 1:
-            raise UserError(f"model.{name} is {getattr(model, name)}; expected at least 1.")
-    if model.hidden_size % model.num_heads:
-        raise UserError(
-            f"model.hidden_size {model.hidden_size} is not divisible by model.num_heads "
-            f"{model.num_heads}; choose a multiple of it."
-        )
+    _check_sizes(model)
     narrow = model.hidden_size if model.embedding_size is None else model.embedding_size
     is_factorised = narrow != model.hidden_size
-    if is_factorised and (model.model_type != "bert" or narrow < 1):
-        raise UserError(
-            f"model.embedding_size is {model.embedding_size} with model.model_type "
-            f"{model.model_type!r}; expected at least 1, and 'bert': factorised embeddings are "
-            "those of an ELECTRA, which is a BERT otherwise."
-        )
     roberta = model.model_type == "roberta"
     pad_id = material.vocabulary.pad_id
     return BackboneConfig(
@@ -248,6 +238,26 @@ def backbone_from_scratch(model: ModelConfig, material: Material) -> BackboneCon
         initializer_range=model.initializer_range,
         pad_token_id=pad_id,
     )
+
+
+def _check_sizes(model: ModelConfig) -> None:
+    """Raises UserError for an architecture that cannot be."""
+    choose("model.model_type", model.model_type, MODEL_TYPES)
+    for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions"):
+        if getattr(model, name) < 1:
+            raise UserError(f"model.{name} is {getattr(model, name)}; expected at least 1.")
+    if model.hidden_size % model.num_heads:
+        raise UserError(
+            f"model.hidden_size {model.hidden_size} is not divisible by model.num_heads "
+            f"{model.num_heads}; choose a multiple of it."
+        )
+    narrow = model.hidden_size if model.embedding_size is None else model.embedding_size
+    if narrow != model.hidden_size and (model.model_type != "bert" or narrow < 1):
+        raise UserError(
+            f"model.embedding_size is {model.embedding_size} with model.model_type "
+            f"{model.model_type!r}; expected at least 1, and 'bert': factorised embeddings are "
+            "those of an ELECTRA, which is a BERT otherwise."
+        )
 
 
 def compute_config(config: RunComputeConfig, mesh: Mesh) -> ComputeConfig:

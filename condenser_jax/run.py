@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from condenser_jax import cluster
@@ -222,6 +223,7 @@ def closing_words(
         *METHODS[config.objective.name].feed.closing(before, after),
         f"finished in {duration(seconds)}; work directory: {workdir.root}; curves: "
         f"{workdir.root}/health.png",
-        f"export: python launch/export.py --workdir={workdir.root} --output={workdir.root}-export",
+        f"export: python launch/export.py --workdir={quote(str(workdir.root))} "
+        f"--output={quote(f'{workdir.root}-export')}",
     ]
     return "\n".join(rows)

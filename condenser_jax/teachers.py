@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +76,7 @@ def find_teacher(where: str) -> Found:
     if "mlm_head" not in weights:
         raise UserError(
             f"the teacher {where} has no MLM head, by which it teaches; train one on it first: "
-            f"python launch/train.py --config=configs/mlm.py --config.model.init={where} "
+            f"python launch/train.py --config=configs/mlm.py --config.model.init={quote(where)} "
             f"--config.objective.frozen_backbone=True --workdir={WITH_HEAD}; then "
             f"{TEACHER_FLAG}{WITH_HEAD}"
         )

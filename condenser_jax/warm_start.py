@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from condenser_jax.config import RunConfig
+from condenser_jax.data.files import fingerprint
 from condenser_jax.data.tokenization import have_the_same_words
 from condenser_jax.errors import UserError
 from condenser_jax.evaluation.masked_lm import log_unigram
@@ -168,8 +169,8 @@ def check_words(
 
 
 def weights_identity(where: str) -> list[Any]:
-    """What weights to start from are known by: names, sizes and times of their files, of a work
-    directory those of its last checkpoint; nothing for a hub id, which names its weights.
+    """What weights to start from are known by: names, sizes and fingerprints of their files, of a
+    work directory those of its last checkpoint; nothing for a hub id, which names its weights.
     """
     root = Path(where).expanduser()
     if not where or not root.is_dir():
@@ -178,5 +179,6 @@ def weights_identity(where: str) -> list[Any]:
     last = max(steps, key=lambda path: int(path.name), default=root)
     kinds = ("metadata", ".safetensors", ".bin", ".pt")
     files = sorted(path for path in last.rglob("*") if path.name.endswith(kinds))
-    known = ((str(path.relative_to(root)), path.stat()) for path in files)
-    return [[name, status.st_size, status.st_mtime_ns] for name, status in known]
+    return [
+        [str(path.relative_to(root)), path.stat().st_size, fingerprint(str(path))] for path in files
+    ]

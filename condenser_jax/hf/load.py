@@ -132,7 +132,7 @@ def find_directory(path_or_hub_id: str | Path) -> Path:
             # Only now, because a repository with both would be twice the download.
             huggingface_hub.snapshot_download(hub_id, allow_patterns=_in_folders(_HUB_BIN_FILES))
     except Exception as e:  # a dozen kinds: offline, unknown, private, malformed
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0][:120]
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0].split(". ")[0]
         raise UserError(
             f"{hub_id!r} is neither a directory here nor a hub id that can be reached ({reason}); "
             "give the path of a directory with config.json and weights, or download it first"

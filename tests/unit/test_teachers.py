@@ -85,6 +85,18 @@ def test_a_teacher_that_is_not_finite_is_refused(teacher, monkeypatch):
         find_teacher(str(teacher))
 
 
+def test_what_a_teacher_cannot_teach_is_told_before_any_text_is_prepared(student, monkeypatch):
+    monkeypatch.setattr("condenser_jax.feeds.distillation.prepare_corpus", None)
+    for model, message in (
+        ({"num_heads": 3, "hidden_size": 12}, "3 attention heads, the teacher 2"),
+        ({"num_layers": 5}, "number of layers, 5, does not divide the"),
+        ({"hidden_size": 13}, "hidden_size 13 is not divisible by model.num_heads"),
+        ({"model_type": "gpt"}, "unknown model.model_type 'gpt'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build(student(model=model))
+
+
 def test_another_teacher_is_another_hash(built, teacher):
     found = find_teacher(str(teacher))
     assert built.hashes["teacher"] == found.hash == hash_of(found.weights)
