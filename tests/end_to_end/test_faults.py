@@ -2,6 +2,7 @@
 good is lost. Slow: real processes, real damage.
 """
 
+import json
 import os
 import re
 import shutil
@@ -96,7 +97,8 @@ def test_a_changed_or_deleted_data_shard_is_refused(finished, cache, tmp_path, h
     mine = tmp_path / "cache"
     shutil.copytree(cache / "prepared", mine / "prepared")
     shutil.copytree(finished, tmp_path / "run")
-    shard = next(mine.glob("prepared/docstrings-*/train/ids.bin"))
+    (prepared,) = json.loads((finished / "data_hashes.json").read_text())
+    shard = mine / "prepared" / prepared / "train" / "ids.bin"
     harm(shard)
     refused = launch("train", *smoke(tmp_path / "run"), cache=mine)
     assert refused.returncode == 2
