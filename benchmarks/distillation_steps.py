@@ -17,7 +17,7 @@ from distillation_probes import Probed, probe
 from distillation_together import ROWS, train_family
 from glue_together import fine_tune_together
 
-from condenser_jax.build import build
+from condenser_jax.build import build, check_objective
 from condenser_jax.config import RunConfig
 from condenser_jax.data.documents import SourceOptions
 from condenser_jax.data.sources import open_source
@@ -28,9 +28,7 @@ from condenser_jax.finished import read_run
 from condenser_jax.glue.report import SCORE, Cell, chosen_rate, summary
 from condenser_jax.glue_plan import Suite, configure_suite, protocol_of
 from condenser_jax.glue_suite import read_task, run_suite
-from condenser_jax.methods import METHODS
-from condenser_jax.models.config import BackboneConfig, ComputeConfig
-from condenser_jax.objectives.distillation import Teacher
+from condenser_jax.models.config import BackboneConfig
 from condenser_jax.pipeline.recipe import (
     RUN,
     Results,
@@ -72,19 +70,7 @@ def look_at_teacher(args: argparse.Namespace) -> Given:
 
 def check_student(config: RunConfig, given: Given) -> None:
     """Raises UserError, before anything is trained, for a student that its teacher cannot teach."""
-    model, teacher = config.model, given.config
-    if model.hidden_size % model.num_heads:
-        raise UserError(
-            f"students of a teacher of {teacher.hidden_size} x {teacher.num_heads} heads would be "
-            f"{model.hidden_size} wide, which {model.num_heads} heads do not divide; choose "
-            "another --teacher or --size"
-        )
-    names = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
-    sizes = {name: getattr(model, name) for name in names}
-    student = BackboneConfig(vocab_size=teacher.vocab_size, **sizes)
-    METHODS[config.objective.name].build(
-        student, ComputeConfig(), config.objective, Teacher(teacher)
-    )
+    check_objective(config, None, Found(given.config, {}, config.objective.teacher, ""))
 
 
 def teacher_step(args: argparse.Namespace, given: Given, seed: int) -> Step:

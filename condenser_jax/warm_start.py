@@ -48,7 +48,7 @@ def resumed_start(path: str | Path, config: RunConfig) -> Checkpoint | None:
     tokenizer and origin, and no weights. None where it begins, or began from scratch.
     """
     workdir = Workdir(Path(path))
-    if not (config.model.init and workdir.is_started):
+    if not (config.model.init and workdir.is_started and workdir.has_checkpoint):
         return None
     with contextlib.suppress(UserError):  # unreadable facts are written anew from the beginning
         facts = read_facts(workdir)

@@ -162,7 +162,11 @@ def test_a_value_of_another_kind_is_refused(arms, values, kind):
     ("teacher", "row", "message"),
     [
         ({"num_layers": 3}, "joint", "2, does not divide the 3 of the teacher; use one of 1, 3"),
-        ({"hidden_size": 36, "num_heads": 4}, "kd", "36 x 4 heads would be 18 wide, which 4 heads"),
+        (
+            {"hidden_size": 36, "num_heads": 4},
+            "kd",
+            "18 is not divisible by model.num_heads 4",
+        ),
     ],
 )
 def test_a_student_that_its_teacher_cannot_teach_is_refused_before_anything_is_trained(

@@ -170,6 +170,18 @@ def test_a_run_that_has_saved_nothing_yet_begins_again(config, condenser, tmp_pa
     assert resumed_start(tmp_path, config("cocondenser", model={"init": str(condenser[0])})) is None
 
 
+def test_a_finished_run_that_keeps_no_checkpoint_begins_with_its_weights_again(
+    config, condenser, tmp_path
+):
+    """As the runs of a GLUE suite: else it would go on from random ones."""
+    same = config("cocondenser", model={"init": str(condenser[0])})
+    start_run(same, tmp_path / "run", {2: 0.5})
+    assert resumed_start(tmp_path / "run", same) is not None
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "result.json").write_text("{}")
+    assert resumed_start(tmp_path / "run", same) is None
+
+
 def test_a_work_directory_without_a_checkpoint_is_refused(config, tmp_path):
     start_run(config("condenser"), tmp_path / "young", {})
     with pytest.raises(UserError, match="young has no checkpoint yet; let its run go on until"):
