@@ -46,10 +46,15 @@ class Figures:
 
 
 def section_of(args: argparse.Namespace) -> tuple[str, str]:
-    """Name and title of the section: an experiment of another size leaves the usual one's alone."""
+    """Name and title of the section: an experiment of another size, or of some rows, leaves that of
+    all rows in the usual size alone.
+    """
     name, title = SECTIONS[bool(args.teacher)]
-    large = (f"{name}-large", f"{title} (large)")
-    return section_on(large if args.size == "large" else (name, title), args.source)
+    if args.size == "large":
+        name, title = f"{name}-large", f"{title} (large)"
+    if args.methods:
+        name, title = f"{name}-some-rows", f"{title}: some rows"
+    return section_on((name, title), args.source)
 
 
 def figures_of(

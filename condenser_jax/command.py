@@ -83,7 +83,28 @@ def reading_options(given: Mapping[str, flags.FlagHolder]) -> "CollectionOptions
     """What `reading_flags` were set to. Raises UserError for a share out of range."""
     from condenser_jax.retrieval.collection import CollectionOptions
 
-    return CollectionOptions(**{name: flag.value for name, flag in given.items()})
+    return CollectionOptions(**values(given))
+
+
+def usage_flags() -> dict[str, flags.FlagHolder]:
+    """Declares, for every command that reads an encoder, what its files may not tell: {field of
+    `Usage`: flag}.
+    """
+    untold = "models that do not say it"
+    return {
+        "pooling": flags.DEFINE_string("pooling", None, f"cls or mean, of {untold}"),
+        "query_prefix": flags.DEFINE_string(
+            "query_prefix", None, f"in front of every query, of {untold}, e.g. 'query: ' (E5)"
+        ),
+        "passage_prefix": flags.DEFINE_string(
+            "passage_prefix", None, f"in front of every passage, of {untold}, e.g. 'passage: '"
+        ),
+    }
+
+
+def values(given: Mapping[str, flags.FlagHolder]) -> dict[str, Any]:
+    """What flags were set to."""
+    return {name: flag.value for name, flag in given.items()}
 
 
 def refuse_idle(reason: str, *idle: flags.FlagHolder) -> None:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from condenser_jax.data.buckets import SPECIALS, Bucket, TokenIds, in_buckets
 from condenser_jax.data.tokenization import encode as tokenize
 from condenser_jax.data.tokenization import tokenizer_hash
-from condenser_jax.encoder_source import KINDS, PASSAGE, QUERY, Source, card_of, read_source
+from condenser_jax.encoder_source import KINDS, PASSAGE, QUERY, Source, Usage, card_of, read_source
 from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import EncoderCard
 from condenser_jax.models.config import ComputeConfig
@@ -76,6 +76,8 @@ class Encoder:
         path_or_hub_id: str | Path,
         *,
         pooling: str | None = None,
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
         dtype: str = "float32",
         tokens_per_batch: int = 0,
     ) -> "Encoder":
@@ -85,13 +87,15 @@ class Encoder:
           path_or_hub_id: a work directory, an exported directory, one of sentence-transformers' (of
             BERT or RoBERTa type), any other of Hugging Face's format, or a hub id.
           pooling: "cls" or "mean", for a directory that does not say it.
+          query_prefix, passage_prefix: likewise, e.g. "query: " and "passage: " for E5.
           dtype: of matrix products: float32, or bfloat16 on accelerators.
           tokens_per_batch: padding included; 0 chooses by the kind of device.
 
         Raises UserError for what is no encoder, or one whose card, tokenizer and weights disagree.
         """
         source = read_source(str(path_or_hub_id))
-        return cls(source, card_of(source, pooling), dtype, tokens_per_batch)
+        usage = Usage(pooling, query_prefix, passage_prefix)
+        return cls(source, card_of(source, usage), dtype, tokens_per_batch)
 
     @property
     def width(self) -> int:

@@ -2,6 +2,7 @@
 sentence-transformers' format, or the hub; and the card that says how it is used.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,14 @@ from condenser_jax.types import Tree
 
 PASSAGE, QUERY = "passage", "query"
 KINDS = (PASSAGE, QUERY)
+
+
+class Usage(NamedTuple):
+    """What a user tells of an encoder whose files do not tell it; None leaves it to them."""
+
+    pooling: str | None = None  # "cls" or "mean"
+    query_prefix: str | None = None  # in front of every query, as E5 and BGE want it
+    passage_prefix: str | None = None
 
 
 class Source(NamedTuple):
@@ -69,12 +78,17 @@ def _lowercase(backend: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), own])
 
 
-def says_pooling(path: str) -> bool:
-    """Whether something at `path` says how its encoder pools, so that nobody has to."""
-    if is_workdir(path):
-        return True
-    directory = find_directory(path)
-    return (directory / CARD_FILE).is_file() or sentence_modules.has_modules(directory)
+def untold(path: str) -> set[str]:
+    """The fields of `Usage` that nothing at `path` tells, so that a user may."""
+    return set() if is_workdir(path) else _untold_in(find_directory(path))
+
+
+def _untold_in(directory: Path) -> set[str]:
+    if (directory / CARD_FILE).is_file():
+        return set()
+    if not sentence_modules.has_modules(directory):
+        return set(Usage._fields)
+    return {name for name, prefix in sentence_modules.prefixes(directory).items() if not prefix}
 
 
 def source_of_run(path: str, run: Finished) -> Source:
@@ -84,12 +98,12 @@ def source_of_run(path: str, run: Finished) -> Source:
     return Source(path, run.workdir.root, run.backbone, groups, tokenizer, run)
 
 
-def card_of(source: Source, pooling: str | None = None) -> EncoderCard:
-    """The card beside the weights: ours, else that of sentence-transformers' modules. `pooling` is
-    for a directory that has neither.
+def card_of(source: Source, usage: Usage = Usage()) -> EncoderCard:
+    """The card beside the weights: ours, else that of sentence-transformers' modules. `usage` tells
+    what neither does: of a directory without modules everything, of one with modules prefixes.
 
-    Raises UserError if there is no card and no `pooling`, if they differ, and if the tokenizer is
-    not that of the card.
+    Raises UserError if nothing tells the pooling, if `usage` differs from what the files tell, and
+    if the tokenizer is not that of the card.
     """
     own = tokenizer_hash(source.tokenizer)
     longest = min(source.config.max_length, source.tokenizer.model_max_length)
@@ -100,7 +114,7 @@ def card_of(source: Source, pooling: str | None = None) -> EncoderCard:
     elif sentence_modules.has_modules(source.directory):
         positions = source.config.max_length
         card = sentence_modules.card_of_modules(source.directory, longest, positions, own)
-    elif pooling is None:
+    elif usage.pooling is None:
         raise UserError(
             f"nothing at {source.path} says how this encoder pools ({CARD_FILE} or modules.json); "
             "name it: cls for a Condenser, mean for most others (--pooling=cls, or "
@@ -108,18 +122,22 @@ def card_of(source: Source, pooling: str | None = None) -> EncoderCard:
         )
     else:
         card = EncoderCard(
-            pooling, query_max_length=longest, passage_max_length=longest, tokenizer_hash=own
+            query_max_length=longest, passage_max_length=longest, tokenizer_hash=own
         )
-    _check_card(card, source, pooling, own)
+    told = {name: value for name, value in usage._asdict().items() if value is not None}
+    free = set() if source.run else _untold_in(source.directory)
+    card = dataclasses.replace(card, **{name: told[name] for name in free & told.keys()})
+    _check_card(card, source, told, own)
     return card
 
 
-def _check_card(card: EncoderCard, source: Source, pooling: str | None, own_hash: str) -> None:
-    if pooling not in (None, card.pooling):
-        raise UserError(
-            f"pooling {pooling} was asked for, but the card of {source.path} says {card.pooling}; "
-            "leave the choice to the card"
-        )
+def _check_card(card: EncoderCard, source: Source, told: dict[str, str], own_hash: str) -> None:
+    for name, value in told.items():
+        if value != getattr(card, name):
+            raise UserError(
+                f"{name} {value!r} was asked for, but the card of {source.path} says "
+                f"{getattr(card, name)!r}; leave the choice to the card"
+            )
     if card.tokenizer_hash not in ("", own_hash):
         raise UserError(
             f"the tokenizer of {source.path} is not the one that its card names (hash "

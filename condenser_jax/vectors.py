@@ -229,9 +229,15 @@ def check_encoder(vectors: Vectors, described: Mapping[str, Any], encoder: str) 
             "with --kind=passage to search it"
         )
     if different := differences(vectors.card.encoder, described):
+        remedy = "encode the corpus with this model, or name the model that it was encoded with"
+        if vectors.card.encoder.get("weights_hash") == described.get("weights_hash"):
+            remedy = (
+                "use the model as it was used then (--pooling, --query_prefix, --passage_prefix), "
+                "or encode the corpus anew"
+            )
         raise UserError(
             f"{vectors.directory} was not encoded with {encoder}: it has {'; '.join(different)}; "
-            "encode the corpus with this model, or name the model that it was encoded with"
+            + remedy
         )
 
 

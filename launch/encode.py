@@ -16,7 +16,7 @@ from absl import flags  # noqa: E402
 from condenser_jax import command  # noqa: E402
 
 MODEL = flags.DEFINE_string("model", "", "the encoder")
-POOLING = flags.DEFINE_string("pooling", None, "cls or mean, where the model does not say it")
+USAGE = command.usage_flags()
 CORPUS = flags.DEFINE_string(
     "corpus", "", "a collection, e.g. beir:my/scifact or docstrings:, or a .jsonl or .tsv file"
 )
@@ -58,7 +58,7 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # texts of one process: no workers to share with
     encoder = Encoder.load(
         MODEL.value,
-        pooling=POOLING.value,
+        **command.values(USAGE),
         dtype=COMPUTE.value or default_dtype(),
         tokens_per_batch=TOKENS.value,
     )

@@ -5,13 +5,14 @@ A model is a work directory of launch/train.py, an exported directory, one of se
 any system found, in TREC's format. Prints a table and writes PREFIX.json, and what else the task
 has to show. The tasks, and the flags that each of them reads:
 
-  retrieval      --data --split --run --pooling --baseline --bm25 --english --vectors --trec --k (*)
-  open_qa        --data --split --run --pooling --baseline --bm25 --english --vectors --trec (*)
-  sts            --data --split --pooling --baseline (*)
-  sections       --data --split --pooling --baseline (*)
-  packages       --data --split --pooling (*)
+  retrieval      --data --split --run --baseline --bm25 --english --vectors --trec --k (+) (*)
+  open_qa        --data --split --run --baseline --bm25 --english --vectors --trec (+) (*)
+  sts            --data --split --baseline --pooling --passage_prefix (*)
+  sections       --data --split --baseline --pooling --passage_prefix (*)
+  packages       --data --split --pooling --passage_prefix (*)
   cls_attention  --data --limit --max_length
 
+(+) and --pooling --query_prefix --passage_prefix: what the files of a model do not say.
 (*) and --bad_share --heldout_share --split_seed: how the data are read.
 """
 
@@ -37,7 +38,6 @@ READ = {
         "what a run held out, docstrings: for other models)",
     ),
     "split": flags.DEFINE_string("split", "test", "which part of the data"),
-    "pooling": flags.DEFINE_string("pooling", None, "cls or mean, of models that do not say it"),
     "run": flags.DEFINE_multi_string(
         "run", [], "a TREC run, of launch/search.py or any other system; repeat for several"
     ),
@@ -56,6 +56,8 @@ READ = {
     "limit": flags.DEFINE_integer("limit", 512, "how many texts"),
     "max_length": flags.DEFINE_integer("max_length", 128, "tokens of a text, longer ones are cut"),
 }
+USAGE = command.usage_flags()
+READ |= USAGE
 READING = command.reading_flags()
 
 
@@ -66,7 +68,7 @@ def check_idle() -> None:
     if not READ["bm25"].value:
         command.refuse_idle("--bm25=false leaves BM25 out", READ["english"])
     if READ["run"].value and not MODEL.value:
-        command.refuse_idle("there is no --model", READ["pooling"], READ["vectors"])
+        command.refuse_idle("there is no --model", *USAGE.values(), READ["vectors"])
         if not READ["bm25"].value:
             command.refuse_idle("all runs are written, and nothing else is searched", READ["trec"])
 

@@ -19,7 +19,7 @@ DATA = flags.DEFINE_string(
 )
 SPLIT = flags.DEFINE_string("split", "train", "of a collection: whose queries")
 MODEL = flags.DEFINE_string("model", "", "a fine-tuned encoder; empty: BM25 alone")
-POOLING = flags.DEFINE_string("pooling", None, "cls or mean, where the model does not say it")
+USAGE = command.usage_flags()
 FORCE = flags.DEFINE_boolean("force", False, "mine with a model that was never fine-tuned")
 BM25 = flags.DEFINE_boolean("bm25", False, "mine with BM25, and join what both find")
 OUTPUT = flags.DEFINE_string("output", "", "training file to write, .jsonl or .jsonl.gz")
@@ -53,7 +53,7 @@ def main() -> None:
         )
     check_wishes(OUTPUT.value, bool(MODEL.value) or BM25.value)  # before a model is read
     if not MODEL.value:
-        command.refuse_idle("there is no --model", VECTORS, POOLING, FORCE)
+        command.refuse_idle("there is no --model", VECTORS, *USAGE.values(), FORCE)
     if DATA.value.startswith(f"{TEVATRON}:"):
         command.refuse_idle("a training file has no splits", SPLIT)
     options = MiningOptions(DEPTH.value, NEGATIVES.value, MARGIN.value, SHARE.value, SEED.value)
@@ -61,7 +61,7 @@ def main() -> None:
     if MODEL.value:
         enable_compilation_cache()
         os.environ["TOKENIZERS_PARALLELISM"] = "true"  # texts of one process: no workers to share
-        encoder = Encoder.load(MODEL.value, pooling=POOLING.value, dtype=default_dtype())
+        encoder = Encoder.load(MODEL.value, **command.values(USAGE), dtype=default_dtype())
     found = mine_file(
         OUTPUT.value,
         DATA.value,

@@ -14,7 +14,7 @@ from absl import flags  # noqa: E402
 from condenser_jax import command  # noqa: E402
 
 MODEL = flags.DEFINE_string("model", "", "the encoder of the queries")
-POOLING = flags.DEFINE_string("pooling", None, "cls or mean, where the model does not say it")
+USAGE = command.usage_flags()
 VECTORS = flags.DEFINE_string("vectors", "", "directory that launch/encode.py wrote")
 QUERIES = flags.DEFINE_string(
     "queries", "", "a collection, e.g. beir:my/scifact or docstrings:, or a .jsonl or .tsv file"
@@ -53,7 +53,7 @@ def main() -> None:
     queries = open_texts(QUERIES.value, "query", SPLIT.value, command.reading_options(READING))
     tag = TAG.value or "_".join(Path(MODEL.value).resolve().name.split())
     check_run(OUTPUT.value, chain([tag], queries.ids, vectors.each_id()))
-    encoder = Encoder.load(MODEL.value, pooling=POOLING.value)
+    encoder = Encoder.load(MODEL.value, **command.values(USAGE))
     run = search_corpus(
         encoder,
         vectors,

@@ -37,6 +37,13 @@ def lowercases(directory: Path) -> bool:
     return bool(_settings(transformer_directory(directory)).get("do_lower_case"))
 
 
+def prefixes(directory: Path) -> dict[str, str]:
+    """`query_prefix` and `passage_prefix`: "" where the directory names none."""
+    prompts = _usage(directory).get("prompts") or {}
+    passage = next((prompts[name] for name in DOCUMENT_PROMPTS if prompts.get(name)), "")
+    return {"query_prefix": prompts.get("query") or "", "passage_prefix": passage}
+
+
 def card_of_modules(
     directory: Path, longest: int, positions: int, tokenizer_hash: str
 ) -> EncoderCard:
@@ -53,11 +60,9 @@ def card_of_modules(
     modules = _modules(directory)
     kinds = [kind for kind, _ in modules]
     settings = _settings(directory / modules[0][1])
-    usage = _first(directory, "config_sentence_transformers.json")
-    prompts = usage.get("prompts") or {}
-    passage = next((prompts[name] for name in DOCUMENT_PROMPTS if prompts.get(name)), "")
     length = settings.get("max_seq_length") or longest
-    similarity = usage.get("similarity_fn_name") or "cosine"  # as sentence-transformers takes it
+    stated = _usage(directory).get("similarity_fn_name")
+    similarity = stated or "cosine"  # as sentence-transformers takes it
     if not similarity.startswith("dot") and kinds[-1] != "Normalize":
         log.warning(
             "%s: VECTORS ARE COMPARED BY DOT PRODUCT, NOT BY %s as this encoder has it without "
@@ -68,8 +73,7 @@ def card_of_modules(
     return EncoderCard(
         pooling=_pooling(directory / modules[1][1] / "config.json"),
         normalize=kinds[-1] == "Normalize",
-        query_prefix=prompts.get("query") or "",
-        passage_prefix=passage,
+        **prefixes(directory),
         query_max_length=min(settings.get("query_length") or length, positions),
         passage_max_length=min(settings.get("document_length") or length, positions),
         tokenizer_hash=tokenizer_hash,
@@ -119,6 +123,11 @@ def _pooling(path: Path) -> str:
 def _settings(directory: Path) -> dict[str, Any]:
     """Those of a Transformer in its folder."""
     return _first(directory, "sentence_*_config.json")
+
+
+def _usage(directory: Path) -> dict[str, Any]:
+    """What holds whatever the modules are."""
+    return _first(directory, "config_sentence_transformers.json")
 
 
 def _first(directory: Path, pattern: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from condenser_jax.encoder_source import Usage
 from condenser_jax.retrieval.collection import CollectionOptions
 
 
@@ -20,7 +21,9 @@ class Options:
     run: Sequence[str] = ()  # TREC runs of whatever system
     data: str = ""
     split: str = "test"
-    pooling: str | None = None  # of models that do not say it
+    pooling: str | None = None  # of models that do not say it, and so the prefixes
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
     bm25: bool = True  # a row for BM25
     english: bool = False  # BM25 with English stop words and stems, not language-blind
     k: int = 1000  # passages that are found for each query
@@ -30,6 +33,11 @@ class Options:
     limit: int = 512  # texts
     max_length: int = 128  # tokens of a text, [CLS] and [SEP] included
     reading: CollectionOptions = CollectionOptions()  # --bad_share --heldout_share --split_seed
+
+    @property
+    def usage(self) -> Usage:
+        """What is told of models that do not tell it."""
+        return Usage(self.pooling, self.query_prefix, self.passage_prefix)
 
 
 class Report(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from condenser_jax.data.prepare import prepared_directories
 from condenser_jax.data.store import Prepared
 from condenser_jax.encoder import Encoder, default_dtype
-from condenser_jax.encoder_source import read_source, says_pooling
+from condenser_jax.encoder_source import Usage, read_source, untold
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.corpus import DataConfig, prepare_config, prepare_corpus
 from condenser_jax.finished import Finished
@@ -43,31 +43,35 @@ def name_models(paths: Sequence[str], taken: Sequence[str] = ()) -> dict[str, st
     return dict(zip(names, paths, strict=True))
 
 
-def pooling_of(paths: Sequence[str], pooling: str | None) -> dict[str, str | None]:
-    """What to ask of each model: `pooling` is for those that do not say it; where all of them do,
-    it must be theirs.
+def usage_of(paths: Sequence[str], usage: Usage) -> dict[str, Usage]:
+    """What to tell of each model: a field of `usage` is for those whose files do not tell it; where
+    all of them do, it must be theirs.
     """
-    if pooling is None:
-        return dict.fromkeys(paths)
-    silent = [path for path in paths if not says_pooling(path)]
-    return {path: pooling if path in (silent or paths) else None for path in paths}
+    if usage == Usage():
+        return dict.fromkeys(paths, usage)
+    free = {path: untold(path) for path in paths}
+    told_by_all = set(Usage._fields).difference(*free.values())
+    return {
+        path: Usage(**{name: getattr(usage, name) for name in free[path] | told_by_all})
+        for path in paths
+    }
 
 
-def open_encoder(path: str, pooling: str | None = None) -> Encoder:
+def open_encoder(path: str, usage: Usage = Usage()) -> Encoder:
     """A model as an encoder of texts, in the dtype of the device."""
-    return Encoder.load(path, pooling=pooling, dtype=default_dtype())
+    return Encoder.load(path, **usage._asdict(), dtype=default_dtype())
 
 
-def open_each(models: Mapping[str, str], pooling: str | None) -> Iterator[tuple[str, Encoder]]:
+def open_each(models: Mapping[str, str], usage: Usage) -> Iterator[tuple[str, Encoder]]:
     """Yields every name with its encoder, which is read when it is its turn, so that one is in
     memory. What is wrong with a later one is told before the first is used: each is opened once
     for that, and dropped.
     """
-    poolings = pooling_of(list(models.values()), pooling)
+    usages = usage_of(list(models.values()), usage)
     for path in list(models.values())[1:]:
-        open_encoder(path, poolings[path])
+        open_encoder(path, usages[path])
     for name, path in models.items():
-        yield name, open_encoder(path, poolings[path])
+        yield name, open_encoder(path, usages[path])
 
 
 def read_weights(path: str, name: str) -> Weights:

@@ -18,14 +18,14 @@ import numpy as np
 from condenser_jax.data.cutting import heldout_rank
 from condenser_jax.data.progress import Progress
 from condenser_jax.encoder import Encoder, default_dtype
-from condenser_jax.encoder_source import says_pooling
+from condenser_jax.encoder_source import Usage, untold
 from condenser_jax.errors import UserError
 from condenser_jax.models.bert import Backbone
 from condenser_jax.models.config import ComputeConfig
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import DOCSTRINGS, read_pairs
 from condenser_jax.tasks.contract import Options, Report
-from condenser_jax.tasks.models import name_models, open_encoder
+from condenser_jax.tasks.models import name_models, open_encoder, usage_of
 from condenser_jax.tasks.sentences import numbered
 from condenser_jax.tasks.systems import report_systems
 
@@ -53,7 +53,10 @@ def report_packages(options: Options) -> Report:
     found = read_paragraphs(options.data.removeprefix(DOCSTRINGS), options.split, options.reading)
     asked = found.packages[found.taught :]
     models = name_models(options.models, taken=("majority", "random weights"))
-    encoders = {name: _open_pooled(path, options.pooling) for name, path in models.items()}
+    usages = usage_of(list(models.values()), options.usage._replace(pooling=None))
+    encoders = {
+        name: _open_pooled(path, usages[path], options.pooling) for name, path in models.items()
+    }
     encoders["random weights"] = _untrained(next(iter(encoders.values())))
     guesses = {name: guess_packages(encoder, found) for name, encoder in encoders.items()}
     most = Counter(found.packages[: found.taught].tolist()).most_common(1)[0][0]
@@ -63,7 +66,9 @@ def report_packages(options: Options) -> Report:
         for name, guess in guesses.items()
     }
     what = f"{found.taught:,} paragraphs teach, {len(asked):,} are asked, {PACKAGES} packages"
-    return report_systems("packages", systems.items(), numbered(asked), options, what)
+    return report_systems(
+        "packages", systems.items(), numbered(asked), options, what, found.texts
+    )
 
 
 def read_paragraphs(rest: str, split: str, reading: CollectionOptions) -> Paragraphs:
@@ -128,11 +133,12 @@ def guess_packages(encoder: Encoder, found: Paragraphs) -> np.ndarray:
     return (asked @ weights[:-1] + weights[-1]).argmax(-1)
 
 
-def _open_pooled(path: str, pooling: str | None) -> Encoder:
+def _open_pooled(path: str, usage: Usage, pooling: str | None) -> Encoder:
     """A model that pools as asked, whatever it says itself: a probe reads states, and those of a
     masked language model lie in its tokens.
     """
-    encoder = open_encoder(path, None if says_pooling(path) else pooling)
+    needed = pooling if "pooling" in untold(path) else None
+    encoder = open_encoder(path, usage._replace(pooling=needed))
     card = encoder.card if pooling is None else dataclasses.replace(encoder.card, pooling=pooling)
     return Encoder(encoder.source, card, default_dtype())
 

@@ -63,7 +63,9 @@ def report_rankings(measured: Measured, options: Options) -> Report:
         if options.bm25:
             yield measure(BM25, find_by_words(measured, options))
 
-    report = report_systems(measured.task, systems(), measured.asked, options, measured.what)
+    queries = {query.id: query.joined for query in collection.queries}
+    texts = (queries[name] for name in sorted(measured.asked))
+    report = report_systems(measured.task, systems(), measured.asked, options, measured.what, texts)
     return _with_runs(report, found)
 
 
@@ -94,7 +96,7 @@ def _find_by_models(
     """
     depth = depth_for(collection.own, k)
     places = _places(options.vectors, list(models))
-    for name, encoder in open_each(models, options.pooling):
+    for name, encoder in open_each(models, options.usage):
         with _kept(places[name]) as directory:
             vectors = encode_as_kept(
                 encoder, collection.corpus, directory, source=options.data, shows_progress=True

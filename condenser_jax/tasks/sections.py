@@ -17,4 +17,5 @@ def report_sections(options: Options) -> Report:
         (name, {"accuracy": dict(zip(names, triplet_hits(*vectors).astype(float), strict=True))})
         for name, vectors in encode_columns(options, triplets)
     )
-    return report_systems("sections", systems, names, options, f"{len(triplets):,} triplets")
+    what, texts = f"{len(triplets):,} triplets", (text for row in triplets for text in row)
+    return report_systems("sections", systems, names, options, what, texts)

@@ -25,7 +25,7 @@ def encode_columns(
         text: number for number, text in enumerate(dict.fromkeys(t for r in rows for t in r))
     }
     columns = np.array([[numbers[text] for text in row] for row in rows]).T
-    for name, encoder in open_each(models, options.pooling):
+    for name, encoder in open_each(models, options.usage):
         with Progress("encode", True, len(numbers)) as bar:
             vectors = encoder.encode(list(numbers), advance=bar.advance)
         yield name, [vectors[column] for column in columns]

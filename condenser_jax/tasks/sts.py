@@ -15,4 +15,5 @@ def report_sts(options: Options) -> Report:
         (name, correlation_shares(cosines(first, second), scores))
         for name, (first, second) in encode_columns(options, [pair[:2] for pair in pairs])
     )
-    return report_systems("sts", systems, numbered(pairs), options, f"{len(pairs):,} pairs")
+    what, texts = f"{len(pairs):,} pairs", (str(value) for pair in pairs for value in pair)
+    return report_systems("sts", systems, numbered(pairs), options, what, texts)

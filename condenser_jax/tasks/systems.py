@@ -12,6 +12,7 @@ from typing import Any
 
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.same_split import warn_of_another_split
+from condenser_jax.feeds.tokens import hash_texts
 from condenser_jax.retrieval.docstring_pairs import DOCSTRINGS
 from condenser_jax.retrieval.metrics import PerQuery, means
 from condenser_jax.retrieval.significance import Comparison, compare
@@ -28,6 +29,7 @@ def report_systems(
     queries: Sequence[str],
     options: Options,
     what: str,
+    texts: Iterable[str],
 ) -> Report:
     """Tables of all systems and the paired test of two, with files to keep.
 
@@ -37,6 +39,7 @@ def report_systems(
         asked for when all that can be refused was.
       queries: names of what every system is asked: queries, pairs, triplets.
       what: what they were measured on, for the heading: "1,000 queries, 50,000 passages".
+      texts: what the names stand for, the same in an earlier evaluation.
 
     Warns of a model that has read what is asked of the docstrings. Raises UserError for an earlier
     evaluation that cannot be compared.
@@ -45,6 +48,7 @@ def report_systems(
         for model in options.models:
             warn_of_another_split(model, options.data, options.reading)
     asked = {"task": task, "data": options.data, "split": options.split, **_division(options)}
+    asked["texts_hash"] = hash_texts(texts)
     earlier = read_per_query(options.baseline, asked, queries) if options.baseline else {}
     systems = dict(found)
     rows = {**systems, **_renamed(earlier, systems, options.baseline)}
@@ -123,6 +127,11 @@ def read_per_query(
                 f"--baseline={path} asked other queries: {len(names ^ ours):,} are in one of the "
                 f"two alone ({len(names):,} then, {len(ours):,} now); evaluate it anew"
             )
+    if kept.get("texts_hash", asked["texts_hash"]) != asked["texts_hash"]:
+        raise UserError(
+            f"--baseline={path} asked other texts, of {kept['data']}; name results of the same "
+            "texts, or evaluate it anew"
+        )
     return systems
 
 

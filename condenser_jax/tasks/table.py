@@ -19,15 +19,15 @@ from condenser_jax.training.workdir import write_json
 from condenser_jax.whole_files import check_folder
 
 READING = tuple(field.name for field in fields(CollectionOptions))  # how data are read
-SENTENCES = ("data", "split", "pooling", "baseline", *READING)
-SEARCH = (*SENTENCES, "run", "bm25", "english", "vectors", "trec")
+SENTENCES = ("data", "split", "pooling", "passage_prefix", "baseline", *READING)
+SEARCH = (*SENTENCES, "query_prefix", "run", "bm25", "english", "vectors", "trec")
 
 TASKS: dict[str, Task] = {
     "retrieval": Task(report_retrieval, (*SEARCH, "k")),
     "open_qa": Task(report_open_qa, SEARCH),
     "sts": Task(report_sts, SENTENCES),
     "sections": Task(report_sections, SENTENCES),
-    "packages": Task(report_packages, ("data", "split", "pooling", *READING)),
+    "packages": Task(report_packages, ("data", "split", "pooling", "passage_prefix", *READING)),
     "cls_attention": Task(report_cls_attention, ("data", "limit", "max_length")),
 }
 

@@ -42,11 +42,12 @@ def args(**values):
     return types.SimpleNamespace(**usual | values)
 
 
-def test_experiments_of_another_size_teacher_or_text_have_sections_of_their_own(report):
-    choices = itertools.product(("small", "large"), ("", "bert"), ("docstrings:", "text:my/x.txt"))
-    asked = [args(size=size, teacher=who, source=text) for size, who, text in choices]
+def test_experiments_of_another_size_teacher_text_or_choice_have_sections_of_their_own(report):
+    keys = ("size", "teacher", "source", "methods")
+    values = (("small", "large"), ("", "bert"), ("docstrings:", "text:my/x.txt"), ("", "kd"))
+    asked = [args(**dict(zip(keys, one, strict=True))) for one in itertools.product(*values)]
     names, titles = zip(*map(report.section_of, asked), strict=True)
-    assert len(set(names)) == len(set(titles)) == 8
+    assert len(set(names)) == len(set(titles)) == 16
     assert report.section_of(args(source="docstrings:jax")) == report.section_of(args())
 
 

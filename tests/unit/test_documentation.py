@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from condenser_jax.encoder_source import Usage
 from condenser_jax.retrieval.collection import CollectionOptions
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,8 @@ def flags_of(script):
     found |= set(re.findall(r"\s--(\w+)(?:=\*)?\) ", source))
     if "reading_flags(" in source:
         found |= {field.name for field in dataclasses.fields(CollectionOptions)}
+    if "usage_flags(" in source:
+        found |= set(Usage._fields)
     return found | ({"config"} if "config_flag(" in source else set())
 
 

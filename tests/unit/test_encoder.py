@@ -14,7 +14,7 @@ import pytest
 import condenser_jax
 from condenser_jax import Encoder
 from condenser_jax.data.tokenization import load_tokenizer, tokenizer_hash
-from condenser_jax.encoder_source import read_source
+from condenser_jax.encoder_source import read_source, untold
 from condenser_jax.errors import UserError
 from condenser_jax.hf.card import CARD_FILE
 from condenser_jax.hf.load import find_directory
@@ -266,8 +266,28 @@ def test_a_directory_that_does_not_say_how_it_pools_needs_to_be_told(directory, 
 
 def test_a_pooling_that_contradicts_the_card_is_refused(directory):
     assert Encoder.load(directory, pooling="mean").card.pooling == "mean"
-    with pytest.raises(UserError, match="pooling cls was asked for, but the card of .* says mean"):
+    with pytest.raises(
+        UserError, match="pooling 'cls' was asked for, but the card of .* says 'mean'"
+    ):
         Encoder.load(directory, pooling="cls")
+
+
+def test_prefixes_are_told_where_sentence_transformers_names_none(directory, tmp_path):
+    copy = without_card(directory, tmp_path)
+    prompts = {"query": "", "document": "text: "}  # "": as version 6 writes it where there is none
+    usage = json.dumps({"prompts": prompts})
+    (copy / "config_sentence_transformers.json").write_text(usage)
+    assert untold(str(copy)) == {"query_prefix"}
+    told = Encoder.load(copy, query_prefix="find: ", passage_prefix="text: ")
+    assert (told.card.query_prefix, told.card.passage_prefix) == ("find: ", "text: ")
+    plain = Encoder.load(copy)
+    with_prefix = plain.encode(["find: " + text for text in TEXTS[:3]], "query")
+    np.testing.assert_array_equal(told.encode(TEXTS[:3], "query"), with_prefix)
+    assert np.abs(with_prefix - plain.encode(TEXTS[:3], "query")).max() > 1e-3
+    with pytest.raises(UserError, match="passage_prefix 'a' was asked for, .* says 'text: '; leav"):
+        Encoder.load(copy, passage_prefix="a")
+    with pytest.raises(UserError, match="query_prefix 'a' was asked for, .* says ''; leave the ch"):
+        Encoder.load(directory, query_prefix="a")  # our card says everything
 
 
 def test_another_tokenizer_than_that_of_the_card_is_refused(directory, tmp_path, encoder):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from condenser_jax.data.cutting import is_heldout
+from condenser_jax.encoder_source import Usage
 from condenser_jax.errors import UserError
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.retrieval.docstring_pairs import DocstringPair
@@ -68,7 +69,7 @@ def test_half_of_the_held_out_modules_teach_whatever_the_split(monkeypatch, spli
 
 def test_a_probe_pools_as_asked_whatever_the_model_says(model):
     texts = ["the mean of an array along an axis", "opens a file"]
-    asked, own = (packages._open_pooled(model, pooling) for pooling in ("cls", None))
+    asked, own = (packages._open_pooled(model, Usage(), pooling) for pooling in ("cls", None))
     assert (asked.card.pooling, own.card.pooling) == ("cls", "mean")
     assert np.abs(asked.encode(texts) - own.encode(texts)).max() > 1e-3
 

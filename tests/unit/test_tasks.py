@@ -10,6 +10,7 @@ import pytest
 
 from condenser_jax import Encoder, vectors
 from condenser_jax.dense import encode_corpus, open_texts
+from condenser_jax.encoder_source import Usage
 from condenser_jax.errors import UserError, choose
 from condenser_jax.hf.card import CARD_FILE
 from condenser_jax.retrieval import metrics, sentence_sources
@@ -19,7 +20,7 @@ from condenser_jax.retrieval.trec import read_run, write_run
 from condenser_jax.tasks import models as opened
 from condenser_jax.tasks import ranking
 from condenser_jax.tasks.contract import Options
-from condenser_jax.tasks.models import name_models, pooling_of
+from condenser_jax.tasks.models import name_models, usage_of
 from condenser_jax.tasks.table import TASKS, check_flags, write_files
 from tests.encoders import export_tiny
 from tests.hf_models import WORDS
@@ -311,11 +312,23 @@ def test_models_of_the_same_name_go_by_their_paths_and_are_taken_once():
     assert ranking.file_name("/my models/a") == "my_models_a"
 
 
-def test_pooling_is_asked_of_the_models_that_do_not_say_it(models, bare):
-    paths = [str(models / FIRST), str(bare)]
-    assert pooling_of(paths, "cls") == {paths[0]: None, paths[1]: "cls"}
-    assert pooling_of(paths[:1], "cls") == {paths[0]: "cls"}  # which its card will refuse
-    assert pooling_of(paths, None) == {paths[0]: None, paths[1]: None}
+def test_usage_is_told_of_the_models_that_do_not_say_it(models, bare):
+    paths, told = [str(models / FIRST), str(bare)], Usage("cls", "query: ", None)
+    assert usage_of(paths, told) == {paths[0]: Usage(), paths[1]: told}
+    assert usage_of(paths[:1], told) == {paths[0]: told}  # which its card will refuse
+    assert usage_of(paths, Usage()) == {paths[0]: Usage(), paths[1]: Usage()}
+
+
+def test_a_prefix_changes_what_a_model_finds(bare, data):
+    """Of a model whose files name none, as those of E5 and BGE."""
+    found = [
+        TASKS["retrieval"].report(
+            Options((str(bare),), data=f"beir:{data}", pooling="mean", bm25=False, **prefixes)
+        )
+        for prefixes in ({}, {"query_prefix": ""}, {"query_prefix": f"{PASSAGES[0]} "})
+    ]
+    assert found[0].figures["systems"] == found[1].figures["systems"]
+    assert found[0].figures["systems"] != found[2].figures["systems"]
 
 
 def test_the_help_names_the_flags_that_each_task_reads():
@@ -324,8 +337,11 @@ def test_the_help_names_the_flags_that_each_task_reads():
     lines = [line.split() for line in script.__doc__.splitlines() if " --data" in line[:40]]
     shared = [f"--{name}" for name in script.READING]
     assert f"(*) and {' '.join(shared)}: how the data are read." in script.__doc__
+    usage = [f"--{name}" for name in script.USAGE]
+    assert f"(+) and {' '.join(usage)}: what the files of a model do not say." in script.__doc__
+    meant = {"(*)": shared, "(+)": usage}
     documented = {
-        name: {flag.removeprefix("--") for f in flags for flag in (shared if f == "(*)" else [f])}
+        name: {flag.removeprefix("--") for f in flags for flag in meant.get(f, [f])}
         for name, *flags in lines
     }
     assert documented.pop("Evaluates:", None) is None
@@ -412,6 +428,31 @@ def test_results_of_other_queries_are_refused_before_the_work(searched, models, 
         UserError, match=r"other queries: 2 are in .* \(12 then, 10 now\); evaluate"
     ):
         TASKS["retrieval"].report(options(models, FIRST, **flags))
+
+
+def test_results_of_other_texts_by_the_same_names_are_refused(searched, models, data, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "other")
+    queries = (folder / "queries.jsonl").read_text()
+    (folder / "queries.jsonl").write_text(queries.replace('"text": "', '"text": "the ', 1))
+    flags = {"baseline": str(searched[1]["found.per_query.json"]), "bm25": False}
+    TASKS["retrieval"].report(options(models, FIRST, data=f"beir:{data}", **flags))
+    with pytest.raises(UserError, match=f"asked other texts, of beir:{data}; name results of the"):
+        TASKS["retrieval"].report(options(models, FIRST, data=f"beir:{folder}", **flags))
+
+
+@pytest.mark.parametrize(("task", "file"), [("sts", "sts/dev.tsv"), ("sections", "triplets.tsv")])
+def test_results_of_as_many_other_texts_are_refused(models, data, tmp_path, task, file):
+    flags = {"data": str(data / file)}
+    report = TASKS[task].report(options(models, FIRST, **flags))
+    write_files(report, tmp_path / "x")
+    flags["baseline"] = str(tmp_path / "x.per_query.json")
+    again = TASKS[task].report(options(models, SECOND, **flags)).figures["systems"]
+    assert again[FIRST] == report.figures["systems"][FIRST]
+    heading, *rows = (data / file).read_text().splitlines(True)
+    flags["data"] = str(tmp_path / "turned.tsv")
+    (tmp_path / "turned.tsv").write_text(heading + "".join(rows[::-1]))
+    with pytest.raises(UserError, match=f"asked other texts, of {data}.*; name results of the sam"):
+        TASKS[task].report(options(models, SECOND, **flags))
 
 
 def test_results_of_another_task_are_refused(searched, models, data, no_work):

@@ -116,6 +116,17 @@ def test_an_encoder_of_queries_must_share_everything_and_every_difference_is_nam
     )
 
 
+def test_a_model_that_is_used_otherwise_than_then_is_told_which_flags_say_so(tmp_path):
+    vectors = open_vectors(written(tmp_path / "v"))
+    with pytest.raises(UserError) as found:
+        check_encoder(vectors, ENCODER | {"query_prefix": "query: "}, "my-model")
+    assert str(found.value) == (
+        f"{tmp_path / 'v'} was not encoded with my-model: it has query_prefix '', not 'query: '; "
+        "use the model as it was used then (--pooling, --query_prefix, --passage_prefix), or "
+        "encode the corpus anew"
+    )
+
+
 def test_vectors_of_queries_are_not_searched(tmp_path):
     card = dataclasses.replace(CARD, kind="query")
     with pytest.raises(UserError, match="holds vectors of kind 'query'; encode the corpus with"):
