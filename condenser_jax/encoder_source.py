@@ -29,6 +29,9 @@ class Usage(NamedTuple):
     passage_prefix: str | None = None
 
 
+UNSAID = Usage()  # the files tell all
+
+
 class Source(NamedTuple):
     """What was found where an encoder was looked for."""
 
@@ -98,7 +101,7 @@ def source_of_run(path: str, run: Finished) -> Source:
     return Source(path, run.workdir.root, run.backbone, groups, tokenizer, run)
 
 
-def card_of(source: Source, usage: Usage = Usage()) -> EncoderCard:
+def card_of(source: Source, usage: Usage = UNSAID) -> EncoderCard:
     """The card beside the weights: ours, else that of sentence-transformers' modules. `usage` tells
     what neither does: of a directory without modules everything, of one with modules prefixes.
 
@@ -121,9 +124,7 @@ def card_of(source: Source, usage: Usage = Usage()) -> EncoderCard:
             'Encoder.load(..., pooling="cls"))'
         )
     else:
-        card = EncoderCard(
-            query_max_length=longest, passage_max_length=longest, tokenizer_hash=own
-        )
+        card = EncoderCard(query_max_length=longest, passage_max_length=longest, tokenizer_hash=own)
     told = {name: value for name, value in usage._asdict().items() if value is not None}
     free = set() if source.run else _untold_in(source.directory)
     card = dataclasses.replace(card, **{name: told[name] for name in free & told.keys()})

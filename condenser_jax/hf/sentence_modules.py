@@ -60,6 +60,7 @@ def card_of_modules(
     modules = _modules(directory)
     kinds = [kind for kind, _ in modules]
     settings = _settings(directory / modules[0][1])
+    told = prefixes(directory)
     length = settings.get("max_seq_length") or longest
     stated = _usage(directory).get("similarity_fn_name")
     similarity = stated or "cosine"  # as sentence-transformers takes it
@@ -73,7 +74,8 @@ def card_of_modules(
     return EncoderCard(
         pooling=_pooling(directory / modules[1][1] / "config.json"),
         normalize=kinds[-1] == "Normalize",
-        **prefixes(directory),
+        query_prefix=told["query_prefix"],
+        passage_prefix=told["passage_prefix"],
         query_max_length=min(settings.get("query_length") or length, positions),
         passage_max_length=min(settings.get("document_length") or length, positions),
         tokenizer_hash=tokenizer_hash,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from condenser_jax.data.prepare import prepared_directories
 from condenser_jax.data.store import Prepared
 from condenser_jax.encoder import Encoder, default_dtype
-from condenser_jax.encoder_source import Usage, read_source, untold
+from condenser_jax.encoder_source import UNSAID, Usage, read_source, untold
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.corpus import DataConfig, prepare_config, prepare_corpus
 from condenser_jax.finished import Finished
@@ -47,7 +47,7 @@ def usage_of(paths: Sequence[str], usage: Usage) -> dict[str, Usage]:
     """What to tell of each model: a field of `usage` is for those whose files do not tell it; where
     all of them do, it must be theirs.
     """
-    if usage == Usage():
+    if usage == UNSAID:
         return dict.fromkeys(paths, usage)
     free = {path: untold(path) for path in paths}
     told_by_all = set(Usage._fields).difference(*free.values())
@@ -57,7 +57,7 @@ def usage_of(paths: Sequence[str], usage: Usage) -> dict[str, Usage]:
     }
 
 
-def open_encoder(path: str, usage: Usage = Usage()) -> Encoder:
+def open_encoder(path: str, usage: Usage) -> Encoder:
     """A model as an encoder of texts, in the dtype of the device."""
     return Encoder.load(path, **usage._asdict(), dtype=default_dtype())
 

@@ -66,9 +66,7 @@ def report_packages(options: Options) -> Report:
         for name, guess in guesses.items()
     }
     what = f"{found.taught:,} paragraphs teach, {len(asked):,} are asked, {PACKAGES} packages"
-    return report_systems(
-        "packages", systems.items(), numbered(asked), options, what, found.texts
-    )
+    return report_systems("packages", systems.items(), numbered(asked), options, what, found.texts)
 
 
 def read_paragraphs(rest: str, split: str, reading: CollectionOptions) -> Paragraphs:
