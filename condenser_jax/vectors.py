@@ -28,6 +28,7 @@ from condenser_jax.retrieval.stored import map_table, write_table
 
 FORMAT = 1
 CARD, IDS = "card.json", "ids.arrow"
+TOLD = {"pooling", "query_prefix", "passage_prefix"}  # by flags, where an encoder does not say it
 DTYPES: dict[str, Any] = {
     "float32": np.float32,
     "bfloat16": ml_dtypes.bfloat16,
@@ -230,7 +231,7 @@ def check_encoder(vectors: Vectors, described: Mapping[str, Any], encoder: str) 
         )
     if different := differences(vectors.card.encoder, described):
         remedy = "encode the corpus with this model, or name the model that it was encoded with"
-        if vectors.card.encoder.get("weights_hash") == described.get("weights_hash"):
+        if {one.split()[0] for one in different} <= TOLD:
             remedy = (
                 "use the model as it was used then (--pooling, --query_prefix, --passage_prefix), "
                 "or encode the corpus anew"

@@ -49,6 +49,7 @@ def report_systems(
             warn_of_another_split(model, options.data, options.reading)
     asked = {"task": task, "data": options.data, "split": options.split, **_division(options)}
     asked["texts_hash"] = hash_texts(texts)
+    told = {name: value for name, value in options.usage._asdict().items() if value is not None}
     earlier = read_per_query(options.baseline, asked, queries) if options.baseline else {}
     systems = dict(found)
     rows = {**systems, **_renamed(earlier, systems, options.baseline)}
@@ -58,9 +59,10 @@ def report_systems(
     results = {name: means(found) for name, found in rows.items()}
     heading = f"{task}: {_where(options)}: {what}"
     versus = f"{first} minus {others[0]}, paired test:" if others else ""
-    kept = {**asked, "systems": systems}
+    kept = {**asked, **told, "systems": systems}
     figures = {
         **asked,
+        **told,
         "systems": results,
         "compared": [first, others[0]] if others else [],
         "tests": {metric: test._asdict() for metric, test in tests.items()},

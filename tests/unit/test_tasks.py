@@ -327,6 +327,7 @@ def test_a_prefix_changes_what_a_model_finds(bare, data):
         )
         for prefixes in ({}, {"query_prefix": ""}, {"query_prefix": f"{PASSAGES[0]} "})
     ]
+    assert [report.figures.get("query_prefix") for report in found[:2]] == [None, ""]
     assert found[0].figures["systems"] == found[1].figures["systems"]
     assert found[0].figures["systems"] != found[2].figures["systems"]
 
