@@ -9,8 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from condenser_jax.encoder_source import Usage
 from condenser_jax.errors import RunFailed, UserError
 from condenser_jax.vectors import (
+    TOLD,
     VectorsCard,
     check_encoder,
     create,
@@ -117,6 +119,7 @@ def test_an_encoder_of_queries_must_share_everything_and_every_difference_is_nam
 
 
 def test_a_model_that_is_used_otherwise_than_then_is_told_which_flags_say_so(tmp_path):
+    assert TOLD == set(Usage._fields)
     vectors = open_vectors(written(tmp_path / "v"))
     with pytest.raises(UserError) as found:
         check_encoder(vectors, ENCODER | {"query_prefix": "query: "}, "my-model")
