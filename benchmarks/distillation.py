@@ -179,6 +179,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=count, default=2, help="each with its own split and teacher"
     )
+    parser.add_argument("--width", type=limit, default=0, help="of a student; 0: of the size")
     parser.add_argument("--steps", type=limit, default=0, help="of a student; 0: of the size")
     parser.add_argument("--teacher_steps", type=limit, default=0, help="the same, of the teacher")
     parser.add_argument("--batch", type=limit, default=0, help="of students; 0: of the size")

@@ -167,7 +167,7 @@ def student_config(
     if args.smoke:
         smoke_distillation(values)
     _data(values, args, seed)
-    width, heads = teacher.hidden_size // size.narrower, teacher.num_heads
+    width, heads = args.width or teacher.hidden_size // size.narrower, teacher.num_heads
     values.model.update({"num_layers": size.layers, "num_heads": heads})
     values.model.update({"hidden_size": width, "intermediate_size": 4 * width})
     values.optimizer.learning_rate = arm.rate or args.learning_rate or size.rate

@@ -144,7 +144,9 @@ def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:
     rates = f"learning rate {', '.join(f'{rate:g}' for rate in given)}"
     if len(given) > 1:
         rates += ", whichever is best on dev for a row and task with the first seed"
-    some = "" if options.get("smoke") == "True" else f"; SST-2 trained on {TASKS['sst2']} texts"
+    some = (
+        "" if options.get("smoke") == "True" else f"; SST-2 trained on {TASKS['sst2'].limit} texts"
+    )
     yield ""
     yield (
         "Fine-tuned, from seed 0 of distillation: median ± standard deviation over "

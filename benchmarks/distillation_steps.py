@@ -45,10 +45,19 @@ from condenser_jax.training.workdir import Workdir
 from condenser_jax.warm_start import initial_checkpoint, weights_identity
 from configs import glue_suite
 
-TASKS = {"cola": 0, "rte": 0, "mrpc": 0, "sst2": 5000}  # texts to train on; 0: all
 DROPOUT = 0.1  # of fine-tuning
 REWARDED = {"tutor": "tutor", "teacher": "teacher's MLM", "uniform": "uniform"}
 REWARDS = ("teacher_reward", "student_reward", "reward")
+
+
+class Texts(NamedTuple):
+    """Of a task."""
+
+    limit: int  # to train on; 0: all
+    length: int  # tokens: the longest has as many, but of RTE, where it is cut
+
+
+TASKS = {"cola": Texts(0, 48), "rte": Texts(0, 128), "mrpc": Texts(0, 104), "sst2": Texts(5000, 64)}
 
 
 class Given(NamedTuple):
@@ -330,7 +339,9 @@ def _suite(args: argparse.Namespace, task: str) -> Suite:
     values.update({"tasks": task, "seeds": args.glue_seeds, "learning_rates": args.glue_rates})
     values.run.model.init = ""
     values.run.compute.scan_layers = False
-    values.run.data.update({"source": args.glue, "train_limit": TASKS[task]})
+    texts = TASKS[task]
+    values.run.data.update({"source": args.glue, "train_limit": texts.limit})
+    values.run.data.max_length = texts.length
     splits = {name: files for name, _, files in (one.partition("=") for one in args.split)}
     if task in splits:
         train_split, _, dev_split = splits[task].partition(":")

@@ -22,7 +22,8 @@ from condenser_jax.pipeline.steps import Facts, Pipeline, Step
 from condenser_jax.types import Tree
 from condenser_jax.warm_start import initial_checkpoint, initial_groups
 
-AT_ONCE = 40  # runs of a program
+AT_ONCE = {"cpu": 1}  # runs of a program: on a CPU more gain nothing, and lose more at a kill
+USUALLY_AT_ONCE = 40
 TRAINED = {"backbone", "pooler"}  # groups that a checkpoint may have
 Weights = Callable[[int], Tree]  # by seed: the groups that start from it
 
@@ -54,7 +55,8 @@ def fine_tune_together(
         first = [
             Job(name, rate, seeds[0]) for rate in grid.learning_rates for name in starts.weights
         ]
-        size = -(-len(first) // -(-len(first) // AT_ONCE))  # of one program for all
+        most = AT_ONCE.get(jax.default_backend(), USUALLY_AT_ONCE)
+        size = -(-len(first) // -(-len(first) // most))  # of one program for all
         _add(cells, starts, first, size, programs)
         rates = {name: chosen_rate(cells[name]) for name in starts.weights}
         rest = [Job(name, rates[name], seed) for seed in seeds[1:] for name in starts.weights]

@@ -226,7 +226,7 @@ def test_the_first_seed_is_fine_tuned_at_all_rates_and_the_others_at_the_best(
         return Results(system, {}, {}, {task: cells})
 
     monkeypatch.setattr(steps, "run_suite", run_suite)
-    monkeypatch.setattr(steps, "TASKS", {"rte": 0})
+    monkeypatch.setattr(steps, "TASKS", {"rte": steps.Texts(0, 128)})
     monkeypatch.setattr(steps, "_hashes", lambda suite: {})
     monkeypatch.setattr(steps.Students, "_begun", lambda students, run, *of_row: run)
     asked = args(glue="data/glue", glue_seeds=3, glue_rates=(1e-3, 3e-3, 2e-3), split=[])

@@ -311,6 +311,7 @@ def test_fine_tuned_side_by_side_every_score_is_that_of_a_run_by_itself(
         "trained": suite._replace(run=dataclasses.replace(suite.run, model=trained)),
     }
     together = benchmark_module("glue_together")
+    monkeypatch.setattr(together, "AT_ONCE", {})
     found = together.fine_tune_together("rte", suites, tmp_path / "place")
     for name, one in suites.items():
         cells = run_suite(one, tmp_path / name, name).tasks["rte"]
