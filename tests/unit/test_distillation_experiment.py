@@ -38,7 +38,14 @@ def args(**values):
     """The flags that configurations are made of."""
     usual = {"methods": "", "row": [], "size": "small", "smoke": False, "source": "docstrings:"}
     usual |= {"length": 64, "least_accuracy": 0.1, "teacher": "", "teacher_steps": 0}
-    usual |= {"steps": 0, "batch": 0, "spans": 0, "learning_rate": 0.0, "side_by_side": False}
+    usual |= {
+        "width": 0,
+        "steps": 0,
+        "batch": 0,
+        "spans": 0,
+        "learning_rate": 0.0,
+        "side_by_side": False,
+    }
     return types.SimpleNamespace(**usual | values)
 
 
@@ -61,6 +68,12 @@ def test_students_differ_in_their_objective_and_nothing_else(arms):
             assert dataclasses.replace(config, objective=joint.objective) == joint, name
     objectives = [repr(config.objective) for config in configs.values()]
     assert len(set(objectives)) == len(objectives)
+
+
+@pytest.mark.parametrize(("asked", "width"), [(0, 96), (48, 48)])
+def test_students_are_half_as_wide_as_their_teacher_unless_asked(arms, asked, width):
+    model = arms.student_config(args(width=asked), arms.ARMS["kd"], 0, TEACHER).model
+    assert (model.hidden_size, model.intermediate_size) == (width, 4 * width)
 
 
 def test_where_phases_take_turns_the_student_has_as_many_updates(arms):
