@@ -54,7 +54,7 @@ class Texts(NamedTuple):
     """Of a task."""
 
     limit: int  # to train on; 0: all
-    length: int  # tokens: the longest has as many, but of RTE, where it is cut
+    length: int  # tokens of a row, by BERT's vocabulary enough for every text but those of RTE
 
 
 TASKS = {"cola": Texts(0, 48), "rte": Texts(0, 128), "mrpc": Texts(0, 104), "sst2": Texts(5000, 64)}

@@ -38,14 +38,8 @@ def args(**values):
     """The flags that configurations are made of."""
     usual = {"methods": "", "row": [], "size": "small", "smoke": False, "source": "docstrings:"}
     usual |= {"length": 64, "least_accuracy": 0.1, "teacher": "", "teacher_steps": 0}
-    usual |= {
-        "width": 0,
-        "steps": 0,
-        "batch": 0,
-        "spans": 0,
-        "learning_rate": 0.0,
-        "side_by_side": False,
-    }
+    usual |= {"steps": 0, "batch": 0, "spans": 0, "learning_rate": 0.0, "side_by_side": False}
+    usual |= {"width": 0}
     return types.SimpleNamespace(**usual | values)
 
 
