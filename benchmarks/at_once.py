@@ -13,13 +13,20 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from types import FrameType
 
-from condenser_jax.errors import UserError
+from condenser_jax.errors import (
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    Preempted,
+    RunFailed,
+    UserError,
+)
 from condenser_jax.pipeline.steps import Pipeline, Step
 from condenser_jax.training.progress import duration
 
 SECONDS = 0.3  # between looks
 LOGS = "logs"
 LAST = 400  # characters of a line that are shown
+ERRORS = {EXIT_USER_ERROR: UserError, EXIT_PREEMPTED: Preempted}  # by the exit status of a part
 
 
 def do_at_once(
@@ -35,7 +42,8 @@ def do_at_once(
       command: that does one of them, given --part=NAME besides.
       quick: names of those that are done here, for they take no time.
 
-    Raises UserError, with the last line that it printed, for a part that fails.
+    Raises what a part that fails raised, with the last line that it printed, and Preempted when
+    asked to stop.
     """
     waiting = {step.name: step for step in _with_what_they_read(steps)}
     began, done = time.monotonic(), set[str]()
@@ -60,7 +68,8 @@ def do_at_once(
                 if process.poll() is not None:
                     del running[name]
                     if process.returncode:
-                        raise UserError(_failed(name, folder / f"{name}.log"))
+                        error = ERRORS.get(process.returncode, RunFailed)
+                        raise error(_failed(name, folder / f"{name}.log"))
                     done.add(name)
                     _tell(began, f"{name} done; {len(waiting) + len(running)} left")
             time.sleep(SECONDS)
@@ -73,7 +82,7 @@ def do_at_once(
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise Preempted("stopped as asked; start the same command again to go on")
 
 
 def _with_what_they_read(steps: Sequence[Step]) -> list[Step]:
@@ -97,7 +106,7 @@ def _begin(log: Path, command: list[str]) -> subprocess.Popen:
 def _failed(name: str, log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n")]
     last = next(filter(None, reversed(lines)), "no message")
-    return f"{name} failed: {last[:LAST]} (all that it said: {log})"
+    return f"{name} failed: {last.removeprefix('error: ')[:LAST]} (all that it said: {log})"
 
 
 def _tell(began: float, what: str) -> None:

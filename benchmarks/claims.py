@@ -32,8 +32,7 @@ from claims_picture import draw  # noqa: E402
 from claims_report import Cell, figures_of, section_lines, section_of  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
-from condenser_jax.command import set_up_logging  # noqa: E402
-from condenser_jax.errors import Preempted, UserError  # noqa: E402
+from condenser_jax.command import finish, set_up_logging  # noqa: E402
 from condenser_jax.pipeline.steps import Pipeline  # noqa: E402
 from condenser_jax.retrieval.metrics import PerQuery  # noqa: E402
 
@@ -58,7 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, Preempted) as error:
-        sys.exit(str(error))
+    finish(main)

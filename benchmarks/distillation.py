@@ -34,7 +34,6 @@ from distillation_arms import (  # noqa: E402
     JOINT,
     KL_ALONE,
     RANDOM,
-    SIZES,
     TEACHER,
     Arm,
     chosen_arms,
@@ -43,19 +42,19 @@ from distillation_arms import (  # noqa: E402
 from distillation_picture import draw  # noqa: E402
 from distillation_plan import plan_of  # noqa: E402
 from distillation_report import Figures, figures_of, section_lines, section_of  # noqa: E402
-from distillation_steps import Given, check_student, check_tasks, look_at_teacher  # noqa: E402
+from distillation_steps import (  # noqa: E402
+    Given,
+    check_student,
+    check_tasks,
+    constant_scores,
+    look_at_teacher,
+)
 from distillation_together import FIGURES  # noqa: E402
 from flag_types import count, folder, limit, listed, rate, share  # noqa: E402
 from results_page import publish, told_options  # noqa: E402
 
-from condenser_jax.command import set_up_logging  # noqa: E402
-from condenser_jax.errors import (  # noqa: E402
-    EXIT_INTERRUPTED,
-    Preempted,
-    RunFailed,
-    UserError,
-    choose,
-)
+from condenser_jax.command import finish, set_up_logging  # noqa: E402
+from condenser_jax.errors import UserError, choose  # noqa: E402
 from condenser_jax.pipeline.steps import Facts, Pipeline, Step  # noqa: E402
 
 SMOKE = {  # what is not said otherwise
@@ -66,6 +65,7 @@ SMOKE = {  # what is not said otherwise
     "least_accuracy": 0.0,
     "methods": ",".join(("separate", JOINT, KL_ALONE, "uniform-samples", "kd", "minilmv2")),
 }
+THEIR_FLAG = "--config.objective.least_accuracy"
 GLUE_RATES = (1e-3, 2e-3)  # at rates of large checkpoints small students learn too little
 Rows = dict[str, list[dict[str, float]]]
 
@@ -101,11 +101,10 @@ class Experiment:
                 self._note(self.rewards, name, found)
         for name, step in plan.fine_tuned.items():
             facts = self._facts(step, f"GLUE: {name}")
-            by_row = facts if self.args.side_by_side else {name: facts}
+            side_by_side = {row: {name: found} for row, found in facts.items()}
+            by_row = side_by_side if self.args.side_by_side else {name: facts}
             for row, found in by_row.items():
-                self.glue.setdefault(row, {}).update(
-                    {name: found} if self.args.side_by_side else found
-                )
+                self.glue.setdefault(row, {}).update(found)
 
     def run_at_once(self) -> None:
         """All parts, --jobs of them at a time, of all seeds alike."""
@@ -127,12 +126,16 @@ class Experiment:
     def figures(self) -> Figures:
         """Over all seeds."""
         told = told_options(self.args)
-        return figures_of(told, self.accuracies, self.rows, self.rewards, self.glue)
+        constant = constant_scores(self.args) if self.glue else {}
+        return figures_of(told, self.accuracies, self.rows, self.rewards, self.glue, constant)
 
     def _facts(self, step: Step, title: str = "") -> Facts:
         if title:
             print(title, flush=True)
-        return self.pipeline.result(step).facts
+        try:
+            return self.pipeline.result(step).facts
+        except UserError as error:  # names the flag of launch/train.py
+            raise UserError(str(error).replace(THEIR_FLAG, "--least_accuracy")) from error
 
     def _note(self, rows: Rows, name: str, found: Mapping[str, float]) -> None:
         rows.setdefault(name, []).append(dict(found))
@@ -204,7 +207,6 @@ def flags() -> argparse.Namespace:
     if args.smoke:
         parser.set_defaults(**SMOKE)
         args = parser.parse_args()
-    assert args.size in SIZES
     return args
 
 
@@ -233,9 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, Preempted, RunFailed) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    finish(main)

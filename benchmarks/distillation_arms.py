@@ -9,6 +9,8 @@ from condenser_jax.config import RunConfig
 from condenser_jax.errors import UserError, choose
 from condenser_jax.methods import configure
 from condenser_jax.models.config import BackboneConfig
+from condenser_jax.objectives.distillation import DistillationConfig
+from condenser_jax.objectives.tutor_kd_config import MINIMISE, TutorKdConfig
 from condenser_jax.training.optimizers import check_rate
 from configs import distill, mlm, tutor_kd
 from configs.common import smoke_distillation
@@ -18,7 +20,8 @@ SEPARATE, JOINT, KL_ALONE = "separate", "joint", "kl-alone"
 TEACHER, RANDOM = "teacher", "random start"  # beside which students stand
 TUTOR = "tutor_kd"  # the method where no other is named
 MOST_RELATION_HEADS = 48  # as published
-PARTS, OF_PARTS = ("rewards", "logs", "teacher-head"), ("family-", "probe-", "glue-")  # no rows
+# names, and beginnings of names, of other parts: no row may have them
+PARTS, OF_PARTS = ("rewards", "logs", "teacher-head"), ("family-", "probe-", "glue-")
 HELDOUT = 0.1  # of the modules or documents
 
 
@@ -181,7 +184,7 @@ def student_config(
         except TypeError as error:  # of ml_collections, which keeps the type of the default
             kind = values.objective.get_type(key).__name__
             raise UserError(f"objective.{key} of a --row is {value!r}; expected {kind}") from error
-    steps = _steps_of(args.steps or size.steps, values.objective)
+    steps = _steps_of(args.steps or size.steps, configure(values.to_dict()).objective)
     values.training.update({"steps": steps, "eval_every": steps, "save_every": max(steps // 4, 1)})
     values.training.update({"batch_size": args.batch or size.batch, "keep": 1})
     values.evaluation.update({"spans": args.spans or size.spans, "examples": 1})
@@ -194,16 +197,16 @@ def relation_heads(*widths: int) -> int:
     return max(n for n in range(1, MOST_RELATION_HEADS + 1) if shared % n == 0)
 
 
-def _steps_of(updates: int, objective: Any) -> int:
+def _steps_of(updates: int, objective: DistillationConfig) -> int:
     """Steps of a run in which the student has so many updates: where phases take turns, the tutor
     has its own.
     """
-    in_turn = objective.get("schedule") == "separate" and objective.sampling == "tutor"
-    if not (in_turn and objective.policy_weight):
+    if not isinstance(objective, TutorKdConfig):
         return updates
-    cycles, rest = divmod(updates, max(objective.minimise_steps, 1))  # `configure` refuses 0
-    cycle = objective.maximise_steps + objective.minimise_steps
-    return cycles * cycle + (objective.maximise_steps + rest if rest else 0)
+    cycle = objective.turns.cycle
+    own = [place for place, phases in enumerate(cycle) if MINIMISE in phases]  # the student's
+    before, last = divmod(updates - 1, len(own))
+    return before * len(cycle) + own[last] + 1
 
 
 def _data(values: Any, args: argparse.Namespace, seed: int) -> None:

@@ -26,7 +26,9 @@ Builder = Callable[[BackboneConfig, ComputeConfig, Any, Teacher], Objective]
 
 
 class Weight:
-    """A number that a program is told when it runs: what it weighs is always computed."""
+    """A traced number in place of a Python float. Its value is unknown at compile time, so it
+    counts as switched on and its term is always computed.
+    """
 
     def __init__(self, value: Array) -> None:
         self.value = value
@@ -43,7 +45,7 @@ class Weight:
 
 
 class Told:
-    """The choices of a method, some of which are weights."""
+    """A method's options, of which some are replaced by traced numbers."""
 
     def __init__(self, options: Any, weights: Mapping[str, Array]) -> None:
         self._options = options

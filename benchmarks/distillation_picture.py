@@ -10,7 +10,7 @@ from distillation_report import COLUMNS, GROUPS, Figures, group_of, in_order, ti
 
 from condenser_jax.plotting import COLOURS, GREY, frame
 
-REFERENCES = {TEACHER: "--", RANDOM: ":"}  # by their lines
+LINE_STYLES = {TEACHER: "--", RANDOM: ":"}
 SHOWN = [column for column in COLUMNS if not column.endswith("cosine")]
 ROW, PANEL, TITLES = 0.26, 2.5, 3.0  # inches
 
@@ -20,12 +20,12 @@ def draw(figures: Figures, arms: Mapping[str, Arm], output: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    names = [name for name in in_order(figures.rows, arms) if name not in REFERENCES]
+    names = [name for name in in_order(figures.rows, arms) if name not in LINE_STYLES]
     size = TITLES + PANEL * len(SHOWN), 1.4 + ROW * len(names)
     picture = Figure(figsize=size, layout="constrained")
     for axes, column in zip(picture.subplots(1, len(SHOWN), sharey=True), SHOWN, strict=True):
         frame(axes, COLUMNS[column], "")
-        for name, style in REFERENCES.items():
+        for name, style in LINE_STYLES.items():
             if column in figures.rows.get(name, {}):
                 axes.axvline(figures.rows[name][column][0], color=GREY, linestyle=style)
         for height, name in enumerate(names):
@@ -43,7 +43,7 @@ def draw(figures: Figures, arms: Mapping[str, Arm], output: Path) -> None:
     ]
     handles += [
         Line2D([], [], color=GREY, linestyle=style, label=name)
-        for name, style in REFERENCES.items()
+        for name, style in LINE_STYLES.items()
         if name in figures.rows
     ]
     picture.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False)

@@ -25,13 +25,13 @@ class Plan(NamedTuple):
         yield from (row for row in self.trained.values() if len(row.after) > 1)
 
     def longest_first(self) -> Iterator[Step]:
-        """All parts, so that several at once are done early: long ones first, and what is not
-        waited for last.
+        """All parts, in the order to start them when several run at once: first what others wait
+        for, then the longest, last the probes.
         """
         members = list(self.trained.values())
-        families = {step.name: step for row in members for step in row.after}
+        waited_for = {step.name: step for row in members for step in row.after}
         yield from sorted(
-            families.values(), key=lambda step: -sum(step in row.after for row in members)
+            waited_for.values(), key=lambda step: -sum(step in row.after for row in members)
         )
         yield from sorted(members, key=lambda row: -row.settings["config"]["training"]["steps"])
         yield from self.fine_tuned.values()

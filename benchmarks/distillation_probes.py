@@ -32,7 +32,7 @@ from condenser_jax.objectives.distillation import (
 )
 from condenser_jax.retrieval.collection import CollectionOptions
 from condenser_jax.tasks.packages import guess_packages, logistic_regression, read_paragraphs
-from condenser_jax.teachers import Found
+from condenser_jax.teachers import FoundTeacher
 from condenser_jax.types import Tree
 
 DECAY = 1.0  # of the regression's weights
@@ -46,7 +46,7 @@ class Probed(NamedTuple):
 
 
 def probe(
-    probed: Probed, teacher: Found, taught: RunConfig, packages: str, pooling: str
+    probed: Probed, teacher: FoundTeacher, taught: RunConfig, packages: str, pooling: str
 ) -> dict[str, float]:
     """All measures.
 
@@ -68,7 +68,7 @@ def probe(
 
 
 def probe_ratios(
-    probed: Probed, teacher: Found, material: DistillationMaterial
+    probed: Probed, teacher: FoundTeacher, material: DistillationMaterial
 ) -> dict[str, float]:
     """The AUC for each kind of replacement."""
     known = teacher.known_to(material.vocabulary)

@@ -11,14 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distillation_arms import ABLATIONS, JOINT, OTHERS, OWN, RANDOM, TEACHER, TUTOR_KD, Arm
-from distillation_steps import REWARDS, TASKS
+from distillation_steps import REWARDS, TASKS, splits_of
 from results_page import section_on
+
+from condenser_jax.glue.tasks import find_task
 
 SECTIONS = {  # of docs/results.md: with --teacher or without
     False: ("distillation", "Distillation, from a teacher of this size"),
     True: ("distillation-from-a-checkpoint", "Distillation of a checkpoint"),
 }
 REFERENCES = "references"
+CONSTANT = "most frequent class"  # of a task's training texts, predicted whatever the text
 GROUPS = (REFERENCES, TUTOR_KD, ABLATIONS, OTHERS, OWN)
 COLUMNS = {  # figure -> heading
     "heldout_teacher/auc": "own AUC, teacher's words",
@@ -43,6 +46,7 @@ class Figures:
     differences: dict[str, dict[str, Spread]]  # to Tutor-KD joint, name -> figure
     rewards: dict[str, dict[str, Spread]]  # who puts words in -> kind of reward
     glue: dict[str, dict[str, Any]]  # name -> task -> median, sd, scores
+    constant: dict[str, float] = dataclasses.field(default_factory=dict)  # task -> see CONSTANT
 
 
 def section_of(args: argparse.Namespace) -> tuple[str, str]:
@@ -63,6 +67,7 @@ def figures_of(
     rows: PerSeed,
     rewards: PerSeed,
     glue: Mapping[str, Any],
+    constant: Mapping[str, float] | None = None,
 ) -> Figures:
     """What was found, over seeds."""
     differences = {}
@@ -74,7 +79,15 @@ def figures_of(
         differences = {name: found for name, found in differences.items() if found}
     means = {name: _spreads(seeds) for name, seeds in rows.items()}
     earned = {name: _spreads(seeds) for name, seeds in rewards.items()}
-    return Figures(options, spread(accuracies), means, differences, earned, dict(glue))
+    return Figures(
+        options,
+        spread(accuracies),
+        means,
+        differences,
+        earned,
+        dict(glue),
+        dict(constant or {}),
+    )
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -104,8 +117,8 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
         "head have it. *Probe AUC*: the same by a logistic regression on the frozen last state, "
         "which every encoder has. *Cosine*: of last states, through the fit where there is one. "
         "*Packages*: share of held-out paragraphs whose package a regression on the frozen encoder "
-        f"finds (pooling {figures.options['pooling']}). MiniLM and MiniLMv2 leave what follows the "
-        "last layer's attention as it began, so probes of frozen states say little of them."
+        f"finds (pooling {figures.options['pooling']}). MiniLM and MiniLMv2 tell what follows the "
+        "last layer's attention nothing, so probes of frozen states say little of them."
     )
     unprobed = [title_of(name, arms) for name in _unprobed(figures.rows, arms)]
     if unprobed:
@@ -133,7 +146,7 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
 
 
 def _unprobed(rows: Mapping[str, Mapping[str, Spread]], arms: Mapping[str, Arm]) -> list[str]:
-    """None, but where a machine was gone before all was measured, and what there was is told."""
+    """Rows without probe figures: none, unless the experiment was cut short before its probes."""
     return [name for name in in_order(rows, arms) if not rows[name].keys() & set(COMPARED)]
 
 
@@ -141,21 +154,33 @@ def _glue(figures: Figures, arms: Mapping[str, Arm]) -> Iterator[str]:
     options = figures.options
     runs = next(iter(next(iter(figures.glue.values())).values()))["scores"]
     given = ast.literal_eval(options["glue_rates"])
-    rates = f"learning rate {', '.join(f'{rate:g}' for rate in given)}"
+    rates = f"Learning rate {', '.join(f'{rate:g}' for rate in given)}"
     if len(given) > 1:
-        rates += ", whichever is best on dev for a row and task with the first seed"
+        rates += ", whichever is best on those same texts for a row and task with the first seed"
     some = (
         "" if options.get("smoke") == "True" else f"; SST-2 trained on {TASKS['sst2'].limit} texts"
     )
+    splits = splits_of(ast.literal_eval(options.get("split", "[]")))
+    others = "".join(
+        f"; {find_task(task).tests[0].file} trained on {train or 'train'} and measured on "
+        f"{dev or 'dev'}"
+        for task, (train, dev) in splits.items()
+    )
+    always = "of the training texts, predicted for every text"
     yield ""
     yield (
         "Fine-tuned, from seed 0 of distillation: median ± standard deviation over "
-        f"{len(runs)} seed(s) at the last step, {rates}, on the dev set (CoLA Matthews, MRPC mean "
-        f"of F1 and accuracy, RTE and SST-2 accuracy{some})."
+        f"{len(runs)} seed(s) at the last step, on the dev set (CoLA Matthews, MRPC mean of F1 and "
+        f"accuracy, RTE and SST-2 accuracy{some}{others}). {rates}."
+        + (f" *{CONSTANT.capitalize()}*: {always}." if figures.constant else "")
     )
     yield ""
     yield f"| | {' | '.join(TASKS)} | mean |"
     yield f"|---|{'---|' * (len(TASKS) + 1)}"
+    if figures.constant:
+        scores = [figures.constant[task] for task in TASKS]
+        cells = [f"{score:.3f}" for score in (*scores, statistics.mean(scores))]
+        yield f"| {CONSTANT} | {' | '.join(cells)} |"
     for name in in_order(figures.glue, arms):
         found = figures.glue[name]
         cells = [_said((found[t]["median"], found[t]["sd"])) for t in TASKS]

@@ -5,8 +5,9 @@ rewards of tutors, fine-tuning on GLUE.
 import argparse
 import dataclasses
 import functools
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,11 @@ from condenser_jax.data.sources import open_source
 from condenser_jax.data.tokenization import tokenizer_hash
 from condenser_jax.errors import UserError
 from condenser_jax.feeds.corpus import tokenizer_at
+from condenser_jax.feeds.glue import read_splits
 from condenser_jax.finished import read_run
+from condenser_jax.glue.metrics import constant_figures
 from condenser_jax.glue.report import SCORE, Cell, chosen_rate, summary
+from condenser_jax.glue.tasks import find_task
 from condenser_jax.glue_plan import Suite, configure_suite, protocol_of
 from condenser_jax.glue_suite import read_task, run_suite
 from condenser_jax.models.config import BackboneConfig
@@ -39,7 +43,7 @@ from condenser_jax.pipeline.recipe import (
 )
 from condenser_jax.pipeline.steps import Facts, Result, Step
 from condenser_jax.run import train
-from condenser_jax.teachers import Found, find_teacher
+from condenser_jax.teachers import FoundTeacher, find_teacher
 from condenser_jax.training.saved import Saved
 from condenser_jax.training.workdir import Workdir
 from condenser_jax.warm_start import initial_checkpoint, weights_identity
@@ -79,7 +83,7 @@ def look_at_teacher(args: argparse.Namespace) -> Given:
 
 def check_student(config: RunConfig, given: Given) -> None:
     """Raises UserError, before anything is trained, for a student that its teacher cannot teach."""
-    check_objective(config, None, Found(given.config, {}, config.objective.teacher, ""))
+    check_objective(config, None, FoundTeacher(given.config, {}, config.objective.teacher, ""))
 
 
 def teacher_step(args: argparse.Namespace, given: Given, seed: int) -> Step:
@@ -175,7 +179,7 @@ class Students:
     def probed(self, arm: Arm, student: Step) -> Step:
         """Measures a student's frozen encoder."""
 
-        def find(config: RunConfig, teacher: Found, earlier: Results) -> Probed:
+        def find(config: RunConfig, teacher: FoundTeacher, earlier: Results) -> Probed:
             finished = read_run(earlier[student.name].directory / RUN)
             return Probed(finished.backbone, finished.params["backbone"])
 
@@ -184,10 +188,10 @@ class Students:
     def references(self, arm: Arm) -> dict[str, Step]:
         """Measures the teacher, and the student that `arm` starts from, in the same way."""
 
-        def itself(config: RunConfig, teacher: Found, earlier: Results) -> Probed:
+        def itself(config: RunConfig, teacher: FoundTeacher, earlier: Results) -> Probed:
             return Probed(teacher.config, teacher.weights["backbone"])
 
-        def start(config: RunConfig, teacher: Found, earlier: Results) -> Probed:
+        def start(config: RunConfig, teacher: FoundTeacher, earlier: Results) -> Probed:
             built = build(config)
             state = jax.device_get(built.run.initial_state())
             return Probed(built.backbone, state.params["backbone"])
@@ -279,7 +283,7 @@ class Students:
         self,
         name: str,
         arm: Arm,
-        find: Callable[[RunConfig, Found, Results], Probed],
+        find: Callable[[RunConfig, FoundTeacher, Results], Probed],
         *students: Step,
     ) -> Step:
         config = self.config(arm)
@@ -342,10 +346,9 @@ def _suite(args: argparse.Namespace, task: str) -> Suite:
     texts = TASKS[task]
     values.run.data.update({"source": args.glue, "train_limit": texts.limit})
     values.run.data.max_length = texts.length
-    splits = {name: files for name, _, files in (one.partition("=") for one in args.split)}
+    splits = splits_of(args.split)
     if task in splits:
-        train_split, _, dev_split = splits[task].partition(":")
-        values.run.data.update({"train_split": train_split, "dev_split": dev_split})
+        values.run.data.train_split, values.run.data.dev_split = splits[task]
     if args.smoke:
         values.update({"epochs": 1})
         values.run.data.update({"train_limit": 64})
@@ -369,6 +372,24 @@ def check_tasks(args: argparse.Namespace) -> None:
     if args.glue:
         for task in TASKS:
             _hashes(_suite(args, task))
+
+
+def splits_of(asked: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """{task: (train, dev)} of --split, "" being the usual file."""
+    parted = (one.partition("=") for one in asked)
+    return {task: files.partition(":")[::2] for task, _, files in parted}
+
+
+def constant_scores(args: argparse.Namespace) -> dict[str, float]:
+    """{task: score of the class that most of its training texts have, predicted for every text}."""
+    found = {}
+    for task in TASKS:
+        config = changed(_suite(args, task).run, "objective", task=task)
+        train, dev = read_splits(config)
+        (measured,) = dev.values()
+        figures = constant_figures(find_task(task), train.labels, measured.labels)
+        found[task] = statistics.mean(figures.values())
+    return found
 
 
 def check_splits(splits: list[str]) -> None:

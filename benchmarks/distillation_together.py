@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 from distillation_family import NUMBERS, Family
-from side_by_side import Member, one_of, side_by_side, train_side_by_side
+from side_by_side import Member, figures_under, one_of, side_by_side, train_side_by_side
 
 from condenser_jax.build import Built, build, compute_config, start_of_tutor
 from condenser_jax.config import RunConfig
 from condenser_jax.objectives.distillation import FIT
 from condenser_jax.run import record_run
-from condenser_jax.teachers import Found, find_teacher
+from condenser_jax.teachers import FoundTeacher, find_teacher
 from condenser_jax.training.loop import Run
 from condenser_jax.training.sharding import replicated
 from condenser_jax.training.state import TrainState
@@ -36,40 +36,59 @@ def train_family(
 
     Raises UserError and RunFailed as the run of a row does.
     """
-    built, found = build(lead), find_teacher(lead.objective.teacher)
-    run, tutor = _of_family(family, built, lead, found), _fresh_tutor(built.run)
-    members = [
+    built, teacher = build(lead), find_teacher(lead.objective.teacher)
+    run, members = _of_family(family, built, lead, teacher), _members(family, rows, built, teacher)
+    start = {**built.run.initial_state().params, NUMBERS: members[0].loaded[NUMBERS]}
+    first = run.evaluate(jax.device_put(start, replicated(run.mesh)), run.placed)
+    states, figures = train_side_by_side(side_by_side(run, members), place / ON_THE_WAY)
+    shutil.rmtree(place / ROWS, ignore_errors=True)  # of an attempt that was stopped here
+    facts = {}
+    for number, (name, config) in enumerate(rows.items()):
+        last = figures_under(figures, f"{name}/")
+        facts[name] = _write_row(config, one_of(states, number), first, last, place / ROWS / name)
+    shutil.rmtree(place / ON_THE_WAY)
+    return facts
+
+
+def _members(
+    family: Family, rows: Mapping[str, RunConfig], built: Built, teacher: FoundTeacher
+) -> list[Member]:
+    """The rows, each with its numbers and the tutor that it starts with."""
+    fresh = _fresh_tutor(built.run)
+    return [
         Member(
             name,
             config.seed,
             config.optimizer.learning_rate,
             {
                 **built.run.loaded,
-                **(start_of_tutor(config.objective, found) or tutor),
+                **(start_of_tutor(config.objective, teacher) or fresh),
                 NUMBERS: jax.tree.map(np.float32, family.numbers_of(config.objective)),
             },
         )
         for name, config in rows.items()
     ]
-    start = {**built.run.initial_state().params, NUMBERS: members[0].loaded[NUMBERS]}
-    first = run.evaluate(jax.device_put(start, replicated(run.mesh)), run.placed)
-    together = side_by_side(run, members)
-    states, figures = train_side_by_side(together, place / ON_THE_WAY)
-    facts = {}
-    shutil.rmtree(place / ROWS, ignore_errors=True)  # of an attempt that was stopped here
-    for number, (name, config) in enumerate(rows.items()):
-        state, own = one_of(states, number), build(config)
-        alone = _as_trained_alone(state, own.run)
-        last = {figure: figures.get(f"{name}/{figure}") for figure in _kept_by(alone, state)}
-        kept = [figure for figure, value in last.items() if value is not None]
-        history = {
-            when: {figure: found[figure] for figure in kept}
-            for when, found in {"first": first, "last": last}.items()
-        }
-        record_run(config, own, place / ROWS / name, alone, history)
-        facts[name] = history
-    shutil.rmtree(place / ON_THE_WAY)
-    return facts
+
+
+def _write_row(
+    config: RunConfig,
+    state: TrainState,
+    first: Mapping[str, float],
+    last: Mapping[str, float],
+    place: Path,
+) -> dict[str, dict[str, float]]:
+    """Writes the work directory of a row, given its state as one of a family; returns its figures,
+    {"first", "last"}.
+    """
+    own = build(config)
+    alone = _as_trained_alone(state, own.run)
+    kept = [figure for figure in _kept_by(alone, state) if figure in last]
+    history = {
+        when: {figure: figures[figure] for figure in kept}
+        for when, figures in {"first": first, "last": last}.items()
+    }
+    record_run(config, own, place, alone, history)
+    return history
 
 
 def _fresh_tutor(run: Run) -> dict[str, Tree]:
@@ -80,7 +99,7 @@ def _fresh_tutor(run: Run) -> dict[str, Tree]:
     return {"tutor": fresh(jax.random.key(run.seed))}
 
 
-def _of_family(family: Family, built: Built, lead: RunConfig, found: Found) -> Run:
+def _of_family(family: Family, built: Built, lead: RunConfig, found: FoundTeacher) -> Run:
     """The run of the lead with the objective of its family, whose numbers are told."""
     known = found.known_to(built.material.vocabulary)
     shape = built.backbone, compute_config(lead.compute, built.run.mesh)

@@ -31,6 +31,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shar
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import record  # noqa: E402
+from flag_types import count, limit  # noqa: E402
 
 from condenser_jax import Encoder  # noqa: E402
 from condenser_jax.dense import open_texts  # noqa: E402
@@ -153,9 +154,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="a directory; default: random weights")
     parser.add_argument("--size", choices=SIZES, default="small", help="of random weights")
-    parser.add_argument("--texts", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens_per_batch", type=int, default=0, help="of ours; 0: its default")
+    parser.add_argument("--texts", type=count, default=5000)
+    parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--tokens_per_batch", type=limit, default=0, help="of ours; 0: its default")
     parser.add_argument("--output", type=Path, default=record.FOLDER / "encode.jsonl")
     arguments = parser.parse_args()
     texts = docstring_bodies(arguments.texts)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from side_by_side import Member, side_by_side, train_side_by_side
+from side_by_side import Member, figures_under, side_by_side, train_side_by_side
 
 from condenser_jax.build import Built, build
 from condenser_jax.config import RunConfig
@@ -126,7 +126,7 @@ def _program(starts: Starts, jobs: Sequence[Job]) -> Step:
         members = [_member(starts, job, texts[job.seed]) for job in jobs]
         at_the_end = dataclasses.replace(built.run, eval_every=built.run.steps)
         _, figures = train_side_by_side(side_by_side(at_the_end, members))
-        return {"last": [_own(figures, f"{member.name}/heldout/") for member in members]}
+        return {"last": [figures_under(figures, f"{member.name}/heldout/") for member in members]}
 
     return Step("program", run, {"jobs": [job._asdict() for job in jobs]})
 
@@ -134,13 +134,6 @@ def _program(starts: Starts, jobs: Sequence[Job]) -> Step:
 def _member(starts: Starts, job: Job, texts: Batches) -> Member:
     name = f"{job.name}, learning rate {job.rate:g}, seed {job.seed}"
     return Member(name, job.seed, job.rate, starts.weights[job.name](job.seed), texts)
-
-
-def _own(figures: Mapping[str, float], start: str) -> dict[str, float]:
-    """The figures whose names begin so, without that beginning."""
-    return {
-        name.removeprefix(start): value for name, value in figures.items() if name.startswith(start)
-    }
 
 
 def _batches(built: Built, seed: int) -> Batches:

@@ -35,6 +35,7 @@ from condenser_in_jax import (  # noqa: E402
     peak_memory,
 )
 from condenser_job import HEAD_LAYERS, SIZES, Job, make_batch  # noqa: E402
+from flag_types import count, limit  # noqa: E402
 
 from condenser_jax.models.config import ComputeConfig  # noqa: E402
 from condenser_jax.models.dropout import dropout_of_step, key_of_run  # noqa: E402
@@ -184,9 +185,9 @@ def real_step(batch: int, chunk: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--step", type=int, help="run one step of so many spans, nothing else")
-    parser.add_argument("--chunk", type=int, default=CHUNK, help="spans of a chunk of --step")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--step", type=count, help="run one step of so many spans, nothing else")
+    parser.add_argument("--chunk", type=limit, default=CHUNK, help="spans of a chunk of --step")
+    parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     found: dict = {

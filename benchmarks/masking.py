@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import record
+from flag_types import count
 
 from condenser_jax.data.batches import SpanBatches
 from condenser_jax.data.store import Spans
@@ -119,7 +120,7 @@ def measure(spans: Spans, batch_sizes: list[int]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--batch_size", type=int, nargs="+", default=[32, 256, 1024])
+    parser.add_argument("--batch_size", type=count, nargs="+", default=[32, 256, 1024])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         figures = measure(write_spans(Path(directory)), arguments.batch_size)

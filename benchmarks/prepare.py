@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import record
+from flag_types import count
 
 MEGABYTE = 1_000_000
 
@@ -43,8 +44,8 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[3, 50, 200])
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--megabytes", type=count, nargs="+", default=[3, 50, 200])
+    parser.add_argument("--workers", type=count, default=os.cpu_count())
     parser.add_argument("--output", type=Path, default=record.FOLDER / "prepare.jsonl")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # the corpus that this process prepares
     return parser.parse_args()

@@ -25,6 +25,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import numpy as np  # noqa: E402
 import record  # noqa: E402
+from flag_types import count  # noqa: E402
 
 from condenser_jax.vectors import VectorsCard, create, open_vectors, write_shard  # noqa: E402
 
@@ -124,10 +125,10 @@ def in_own_process(directory: Path, queries: int, k: int) -> dict:
 def main() -> None:
     """Writes each corpus, searches it, prints a table, appends JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 4_000_000])
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--queries", type=int, default=256)
-    parser.add_argument("--k", type=int, default=1000)
+    parser.add_argument("--rows", type=count, nargs="+", default=[1_000_000, 4_000_000])
+    parser.add_argument("--width", type=count, default=768)
+    parser.add_argument("--queries", type=count, default=256)
+    parser.add_argument("--k", type=count, default=1000)
     parser.add_argument("--folder", help="where the corpus is written; default: as tempfile says")
     parser.add_argument("--output", type=Path, default=record.FOLDER / "search.jsonl")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # what is searched here

@@ -197,6 +197,13 @@ class _Paced(Progress):
         """Says nothing."""
 
 
+def figures_under(figures: Mapping[str, float], start: str) -> dict[str, float]:
+    """The figures whose names begin so, without that beginning."""
+    return {
+        name.removeprefix(start): value for name, value in figures.items() if name.startswith(start)
+    }
+
+
 def stacked(trees: Sequence[Tree]) -> Tree:
     """One tree, its arrays with a leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -86,7 +86,7 @@ def compiled_flops(job: Job, active: tuple[str, ...] = JOINT) -> float:
 
 
 def needed_flops(job: Job, active: tuple[str, ...] = JOINT) -> float:
-    """Operations of a step on paper: METHODS' passes, each once."""
+    """Operations of a step on paper, as `tutor_kd_flops` counts them: every pass once."""
     from condenser_jax.training.distillation_flops import tutor_kd_flops
 
     teacher, student = backbones_of(job)

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import record
+from flag_types import count
 from taking_turns import measure, median, work
 from tutor_job import SIZES, Job
 
@@ -50,11 +51,11 @@ def count_flops(job: Job) -> dict[str, dict[str, float]]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--batch", type=int, help="rows; by default what the size says")
-    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--batch", type=count, help="rows; by default what the size says")
+    parser.add_argument("--length", type=count, default=128)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=1, help="per round and contender")
+    parser.add_argument("--rounds", type=count, default=7)
+    parser.add_argument("--steps", type=count, default=1, help="per round and contender")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=["ours", "torch"])
     parser.add_argument("--flops", action="store_true", help="count operations, run nothing")
     parser.add_argument("--output", type=Path, default=OUTPUT)

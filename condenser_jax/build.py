@@ -21,8 +21,7 @@ from condenser_jax.models.dropout import MAX_ATTENTION_LENGTH, MAX_HEADS
 from condenser_jax.objectives.base import check_accumulation, check_steps
 from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.tutor_kd import tutor_from
-from condenser_jax.teachers import Found as FoundTeacher
-from condenser_jax.teachers import find_teacher, student_of
+from condenser_jax.teachers import FoundTeacher, find_teacher, student_of
 from condenser_jax.training.loop import Run
 from condenser_jax.training.optimizers import build_optimizers, check_rate
 from condenser_jax.training.sharding import check_batch, make_mesh
@@ -73,6 +72,12 @@ def build(
     check_batch(training.batch_size, mesh, training.accumulate)
     check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
     _check_values(config)
+    if not config.compute.lean and not method.has_plain_form:
+        known = ", ".join(name for name, other in METHODS.items() if other.has_plain_form)
+        raise UserError(
+            f"compute.lean is False, but {config.objective.name} has no plain form; leave it at "
+            f"True ({known} have one)."
+        )
     feed.check(config)
     check_chunk(config.compute.chunk_size, training.batch_size, mesh)
     found = find_teacher(config.objective.teacher) if method.taught else None
@@ -89,8 +94,10 @@ def build(
     loaded, notes = (
         ({}, resumed.notes) if resumed else initial_groups(objective, checkpoint, config)
     )
-    if found is not None and not resumed:
-        loaded |= start_of_tutor(config.objective, found)
+    if found is not None and not resumed and (tutor := start_of_tutor(config.objective, found)):
+        loaded |= tutor
+        notes = [note for note in notes if not note.startswith("weights: tutor ")]
+        notes.append(f"weights: tutor: the MLM head of the teacher {found.where}")
     has_fresh_head = "mlm_head" in objective.exports and "mlm_head" not in loaded
     if config.model.unigram_bias and has_fresh_head and material.unigram is not None:
         objective = start_at_unigram(objective, material.unigram)

@@ -4,7 +4,8 @@
     command.run(main)
 
 A user's mistake is one line on stderr and status 2; being told to stop is no failure; only what
-nobody foresaw shows a stack trace.
+nobody foresaw shows a stack trace. So it is for the experiments of benchmarks/, which have other
+flags: `command.finish(main)`.
 """
 
 import difflib
@@ -124,9 +125,14 @@ def default_workdir() -> Path:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags, calls `main` and exits with the status of docs/design.md; never returns."""
+    """Parses the flags, calls `main` and exits with the status of README.md; never returns."""
     environment.tune_process()
     set_up_logging()
+    finish(lambda: _call_with_flags(main))
+
+
+def finish(main: Callable[[], None]) -> None:
+    """Calls `main` and exits as `run` does; never returns."""
     status, message = _outcome(main)
     number = _number_in_group()
     if message and not (number and status == EXIT_PREEMPTED):  # all stop; one says it
@@ -180,14 +186,19 @@ def join_group(
         set_up_logging(place)
 
 
-def _outcome(main: Callable[[], None]) -> tuple[int, str]:
-    """Calls `main` and returns (exit status, what to say)."""
-    signal.signal(signal.SIGTERM, _stop)  # until a run has something to save
+def _call_with_flags(main: Callable[[], None]) -> None:
     try:
         parse_flags(sys.argv)
-        main()
     except SystemExit:  # --help has said what there is to say
-        return EXIT_DONE, ""
+        sys.exit(EXIT_DONE)
+    main()
+
+
+def _outcome(main: Callable[[], None]) -> tuple[int, str]:
+    """Calls `main` and returns (exit status, what to say); SystemExit passes."""
+    signal.signal(signal.SIGTERM, _stop)  # until a run has something to save
+    try:
+        main()
     except UserError as error:
         return EXIT_USER_ERROR, f"error: {error}"
     except Preempted as stop:

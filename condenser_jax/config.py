@@ -139,12 +139,14 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, OfMethod]) -> R
 
 
 def read_section(section: type[Section], values: Mapping[str, Any], name: str) -> Section:
-    """A dataclass from a mapping, keys and types checked; messages call the section `name`."""
+    """A dataclass from a mapping, keys and types checked; messages call the section `name`, which
+    is "" where keys stand by themselves.
+    """
     hints = typing.get_type_hints(section)
     checked = {}
     for key, value in values.items():
         choose(f"key in {name!r}", key, hints)
-        checked[key] = _checked(value, hints[key], f"{name}.{key}")
+        checked[key] = _checked(value, hints[key], f"{name}.{key}".removeprefix("."))
     return section(**checked)
 
 

@@ -21,14 +21,15 @@ SET_HERE = {  # keys of a run that are no one's to give: what is given instead
     "training.save_every": "epochs, each of which is saved",
     "training.keep": "keep=True, for the checkpoints of all runs",
 }
-# Keys of a run that are the system, or the cell, or change no figure but by rounding.
-NOT_OF_THE_PROTOCOL = {
+DROPOUT = ("model.hidden_dropout", "model.attention_dropout")
+# Sections that are the system, or change no figure but by rounding; and what counts of them.
+LEFT_OUT = ("model", "compute", "mesh", "evaluation", "training")
+COUNTED = {*DROPOUT, "training.batch_size", "training.patience"}
+# Keys of the other sections that are the system or the cell.
+NOT_COUNTED = {
     *("objective.name", "objective.task", "optimizer.learning_rate"),
     *("data.source", "data.tokenizer", "data.vocab_size", "data.bad_share"),
 }
-WITHOUT = ("model", "compute", "mesh", "evaluation", "training")  # sections, but for these keys:
-DROPOUT = ("model.hidden_dropout", "model.attention_dropout")
-OF_THE_PROTOCOL = {*DROPOUT, "training.batch_size", "training.patience"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Grid:
     keep: bool = False  # the checkpoints of finished runs
 
     def __post_init__(self) -> None:
+        _ = self.names  # raises UserError for an unknown task
         for name in ("seeds", "epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
@@ -50,7 +52,7 @@ class Grid:
                 "learning_rates is empty; expected one rate, or several to choose from."
             )
         for rate in self.learning_rates:
-            check_rate("an item of suite.learning_rates", rate)
+            check_rate("an item of learning_rates", rate)
         if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
             raise UserError(
                 f"learning_rates is {self.learning_rates}; expected rates that differ in their "
@@ -83,8 +85,7 @@ def configure_suite(values: Mapping[str, Any]) -> Suite:
     run = configure(without_given(values.get("run", {}), "run", "a suite", SET_HERE))
     if run.objective.name != METHOD:
         raise UserError(f"run.objective.name is {run.objective.name!r}; tasks need a {METHOD}.")
-    grid = read_section(Grid, {key: values[key] for key in known if key in values}, "suite")
-    assert grid.names
+    grid = read_section(Grid, {key: values[key] for key in known if key in values}, "")
     return Suite(grid, run)
 
 
@@ -103,18 +104,20 @@ def protocol_of(suite: Suite) -> dict[str, Any]:
     """Everything but the system, the tasks and their data that moves a figure, as it was asked
     for: a dropout of None is the checkpoint's, which a finished run knows.
     """
-    values = dataclasses.asdict(suite.run)
     flat = {
         f"{section}.{key}": value
-        for section, content in values.items()
+        for section, content in dataclasses.asdict(suite.run).items()
         if isinstance(content, dict)
         for key, value in content.items()
-        if section not in WITHOUT or f"{section}.{key}" in OF_THE_PROTOCOL
+        if _is_counted(section, f"{section}.{key}")
     }
-    flat = {key: value for key, value in flat.items() if key not in NOT_OF_THE_PROTOCOL}
     grid = suite.grid
     rates = list(grid.learning_rates)
     return {"epochs": grid.epochs, "seeds": grid.seeds, "learning_rates": rates, **flat}
+
+
+def _is_counted(section: str, path: str) -> bool:
+    return path in COUNTED if section in LEFT_OUT else path not in NOT_COUNTED
 
 
 def with_sections(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:

@@ -45,6 +45,7 @@ class Method(NamedTuple):
     feed: Feed
     flops: Callable[..., float]  # of a step, per token; of backbone, config and perhaps the teacher
     taught: bool = False  # a student, who has a teacher
+    has_plain_form: bool = False  # which compute.lean=False asks for
     reads: tuple[str, ...] = names.GROUPS  # groups that are looked for where a run starts from
 
 
@@ -87,13 +88,21 @@ def _student(options: type, build: Callable[..., Objective]) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "mlm": Method(mlm.MlmConfig, mlm.build, Goal("heldout/late_loss"), SPANS, pretraining_flops),
+    "mlm": Method(
+        mlm.MlmConfig,
+        mlm.build,
+        Goal("heldout/late_loss"),
+        SPANS,
+        pretraining_flops,
+        has_plain_form=True,
+    ),
     "condenser": Method(
         condenser.CondenserConfig,
         condenser.build,
         Goal("heldout/head_loss"),
         SPANS,
         pretraining_flops,
+        has_plain_form=True,
     ),
     "cocondenser": Method(
         cocondenser.CoCondenserConfig,
@@ -101,6 +110,7 @@ METHODS: dict[str, Method] = {
         Goal("heldout/span_retrieval_mrr", lower_is_better=False),
         PAIRS,
         pretraining_flops,
+        has_plain_form=True,
     ),
     "retriever": Method(
         retriever.RetrieverConfig,
@@ -131,6 +141,7 @@ METHODS: dict[str, Method] = {
         GLUE,
         classifier_flops,
         reads=("backbone", "pooler"),
+        has_plain_form=True,
     ),
     "tutor_kd": _student(tutor_kd.TutorKdConfig, tutor_kd.build),
     "kd": _student(kd.KdConfig, kd.build),

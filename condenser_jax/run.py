@@ -216,6 +216,7 @@ def closing_words(
     rows += [
         f"{name:<36}{before[name]:>10.3f}{value:>10.3f}"
         for name, value in after.items()
+        if name in before  # which may be of an earlier version
         if "cls_entropy" not in name  # one for each layer
     ]
     rows += [

@@ -26,7 +26,7 @@ TEACHER_FLAG = "--config.objective.teacher="
 FIRST = "python launch/train.py --config=configs/mlm.py:{}"
 
 
-class Found(NamedTuple):
+class FoundTeacher(NamedTuple):
     """A teacher as it was found."""
 
     config: BackboneConfig
@@ -52,7 +52,7 @@ class Found(NamedTuple):
         return {TEACHER: jax.tree.map(cast, self.weights)}
 
 
-def find_teacher(where: str) -> Found:
+def find_teacher(where: str) -> FoundTeacher:
     """Reads a teacher: a work directory, a Hugging Face directory (also an export) or a hub id.
 
     Raises UserError if it is not there, or has no MLM head.
@@ -86,7 +86,7 @@ def find_teacher(where: str) -> Found:
                 f"the teacher {where} has weights that are not finite ({name}); choose "
                 "another, or copy it again"
             )
-    return Found(checkpoint.config, weights, where, hash_of(weights))
+    return FoundTeacher(checkpoint.config, weights, where, hash_of(weights))
 
 
 def _load(where: str) -> Checkpoint:
@@ -108,7 +108,7 @@ def hash_of(weights: Tree) -> str:
     return digest.hexdigest()
 
 
-def student_of(found: Found, layers: tuple[int, ...]) -> Checkpoint:
+def student_of(found: FoundTeacher, layers: tuple[int, ...]) -> Checkpoint:
     """The student that chosen layers of the teacher make, counted from 1."""
     total = found.config.num_layers
     if any(not 1 <= layer <= total for layer in layers):

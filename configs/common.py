@@ -82,7 +82,7 @@ def docstrings() -> ConfigDict:
     data.sentences_per_span = 3  # recipe sentence_groups
     data.min_tokens = 6  # shorter spans are dropped
     data.heldout_share = 0.1  # of the modules, held out as wholes: 1,000 documents of two spans
-    data.mask_rate = 0.15  # of a row's tokens, whole words
+    data.mask_rate = 0.15  # of a row's tokens: whole words, in distillation each by itself
     data.directory = ""  # where prepared data is kept; "": the cache directory
     data.text_layout = "lines"  # text: one document per line, or "paragraphs" (blank lines between)
     data.text_field = "text"  # the field of jsonl, parquet, hf and tfds records

@@ -1,4 +1,4 @@
-"""The classical methods of distillation, on the data, steps and schedule of configs/tutor_kd.py.
+"""The classical methods of distillation, on the data of configs/tutor_kd.py, with as many updates.
 
     python launch/train.py --config=configs/mlm.py:teacher
     python launch/train.py --config=configs/distill.py:kd

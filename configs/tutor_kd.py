@@ -72,5 +72,6 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant in LAYERS:
         config.model.update({"hidden_size": 264, "intermediate_size": 1056})
         config.model.update({"embedding_size": 132, "num_layers": LAYERS[variant]})
-        objective.attention_weight = 0.0 if variant == "ext2" else 0.5
+    if variant == "ext2":
+        objective.attention_weight = 0.0  # as published
     return config

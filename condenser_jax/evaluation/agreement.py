@@ -1,9 +1,10 @@
 """How far a student agrees with its teacher on held-out texts with replaced tokens.
 
 Masks are fixed, and so are replacements: drawn once of the teacher's MLM head and once uniformly,
-for each favours the student that was trained on it. Where there is a tutor, a third set is drawn of
-it anew at each evaluation: its rewards, beside those of the teacher's replacements of the same
-tokens, say whether it does better than the language model that it comes from.
+two kinds, since a student does better on the kind that it was trained on. Where there is a tutor, a
+third set is drawn of it anew at each evaluation: its rewards, beside those of the teacher's
+replacements of the same tokens, say whether it does better than the language model that it comes
+from.
 
     heldout_teacher/auc           of the student's ratio as a sign that the teacher's is >= 1/2
     heldout_teacher/cosine        of last hidden states, through the fit
@@ -12,7 +13,8 @@ tokens, say whether it does better than the language model that it comes from.
     heldout_uniform/..., heldout_tutor/...
     heldout/reward_margin         reward of the tutor's replacements minus the teacher's; of its
                                   parts: teacher_reward_margin, student_reward_margin
-    heldout/loss                  of the method, on the teacher's replacements or on its own texts
+    heldout/loss                  of the method, on the teacher's replacements; of one that learns
+                                  on other texts, on those
     heldout/teacher_accuracy      of the teacher's MLM head on the masked texts
 """
 
@@ -32,7 +34,7 @@ AGREES = 0.5  # a ratio from which on the teacher finds a replacement as good as
 FIXED = ("teacher", "uniform")
 REWARDS = ("reward", "teacher_reward", "student_reward")
 RATIOS = ("teacher_ratio", "student_ratio")
-LOSSES = ("loss", "_loss")  # endings of figures that are read of the teacher's replacements alone
+LOSS = "loss"  # ending of figures that are read of the teacher's replacements alone
 
 Show = Callable[[Mapping[str, np.ndarray]], None]  # arrays of the first batch
 Replaced = dict[str, list[jax.Array]]  # by kind, what was put in: int32 [B, M] of each batch
@@ -43,7 +45,8 @@ class Agreement:
     which asks the teacher.
 
     Args:
-      predict: "draw", "agreement" and "teacher_masked_lm" of an objective of distillation.
+      predict: "draw", "agreement" and "teacher_masked_lm" of an objective of distillation; and
+        "own", its losses, where it learns on texts without replacements.
       batches: of fixed masks, with "numbers" float32 [B, M] in [0, 1) by which samples are drawn;
         how the texts are cut into batches changes no figure.
       least_accuracy: of the teacher's MLM; a UserError is raised under it.
@@ -66,6 +69,7 @@ class Agreement:
         self.counts = jax.device_get(count_tokens(whole))  # losses are shares in that of all texts
         self.draw = over_mesh(predict["draw"], mesh)
         self.agreement = over_mesh(predict["agreement"], mesh)
+        self.own = over_mesh(predict["own"], mesh) if "own" in predict else None
         self.teacher_masked_lm = over_mesh(predict["teacher_masked_lm"], mesh)
         self.accuracy: float | None = None  # of the teacher; None: not asked yet
         self.fixed: Replaced = {}  # of the kinds FIXED
@@ -79,6 +83,9 @@ class Agreement:
         replaced = drawn | self.fixed
         found = {kind: self._judge(ids, params, frozen) for kind, ids in replaced.items()}
         figures = {"heldout/teacher_accuracy": self.accuracy}
+        if self.own is not None:
+            own = [self.own(params, frozen, batch, self.counts) for batch in self.placed]
+            figures |= {f"heldout/{name}": value for name, value in _means(own).items()}
         for kind, judged in found.items():
             figures |= _figures(kind, self.batches, judged)
         if has_tutor:
@@ -133,14 +140,10 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 def _figures(kind: str, batches: Sequence, found: Sequence[Mapping]) -> dict[str, float]:
     """What was found on one set of replacements of these batches."""
-    sums: dict[str, Mean] = {}
-    for one in jax.device_get([one["means"] for one in found]):
-        for name, mean in one.items():
-            sums[name] = sums[name] + mean if name in sums else mean
-    means = {name: float(mean.total) / max(float(mean.count), 1.0) for name, mean in sums.items()}
-    figures = {f"heldout_{kind}/{k}": v for k, v in means.items() if not k.endswith(LOSSES)}
+    means = _means([one["means"] for one in found])
+    figures = {f"heldout_{kind}/{k}": v for k, v in means.items() if not k.endswith(LOSS)}
     if kind == "teacher":
-        figures |= {f"heldout/{k}": v for k, v in means.items() if k.endswith(LOSSES)}
+        figures |= {f"heldout/{k}": v for k, v in means.items() if k.endswith(LOSS)}
     if "ratios" in found[0]:
         used = np.concatenate([batch["masked_weights"] for batch in batches]) > 0
         ours, theirs = (
@@ -149,6 +152,15 @@ def _figures(kind: str, batches: Sequence, found: Sequence[Mapping]) -> dict[str
         )
         figures[f"heldout_{kind}/auc"] = auc(ours, theirs >= AGREES)
     return figures
+
+
+def _means(found: Sequence[Mapping[str, Mean]]) -> dict[str, float]:
+    """Over all batches."""
+    sums: dict[str, Mean] = {}
+    for one in jax.device_get(found):
+        for name, mean in one.items():
+            sums[name] = sums[name] + mean if name in sums else mean
+    return {name: float(mean.total) / max(float(mean.count), 1.0) for name, mean in sums.items()}
 
 
 def _mean_over(batches: Sequence, values: Sequence) -> float:

@@ -18,6 +18,7 @@ class Part(NamedTuple):
     suffix: str  # of its figures' names, where there are several
     batches: Sequence[Mapping[str, np.ndarray]]  # the last one may be filled up
     labels: np.ndarray  # [N]
+    constant: Mapping[str, float] = {}  # the task's figures of one answer for all texts
 
 
 class Predictor:
@@ -47,19 +48,24 @@ def classification_evaluator(
     logits: Callable, parts: Sequence[Part], task: Task, mesh: Mesh
 ) -> Callable[[Params, Frozen], dict[str, float]]:
     """Builds the evaluation: (params, frozen) -> heldout/<figure><suffix> of each part, its loss,
-    and heldout/score: the mean of all figures but the losses.
+    and heldout/score, the mean of the task's figures; the same of a constant answer, where it is
+    told: heldout/constant_<figure><suffix>, heldout/constant_score.
     """
     predict = Predictor(logits, mesh)
     placed = [predict.place(part.batches) for part in parts]
 
     def evaluate(params: Params, frozen: Frozen) -> dict[str, float]:
         figures: dict[str, float] = {}
-        scores = []
+        scores, constants = list[float](), list[float]()
         for part, batches in zip(parts, placed, strict=True):
             found = predict(params, frozen, batches, len(part.labels))
             values = task_figures(task, found, part.labels)
             figures |= {f"heldout/{name}{part.suffix}": v for name, v in values.items()}
+            constant = part.constant.items()
+            figures |= {f"heldout/constant_{name}{part.suffix}": v for name, v in constant}
+            constants += part.constant.values()
             scores += [values[name] for name in task.figures]
-        return figures | {"heldout/score": float(np.mean(scores))}
+        means = {"score": scores, "constant_score": constants}
+        return figures | {f"heldout/{name}": float(np.mean(v)) for name, v in means.items() if v}
 
     return evaluate

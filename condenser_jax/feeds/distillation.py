@@ -179,12 +179,12 @@ class DistillationFeed:
         return DistillationMaterial(config, prepare_corpus(config.data, config.seed, ours, TOKENS))
 
     def card(self, config: RunConfig, tokenizer_hash: str) -> EncoderCard:
-        """The last CLS, as it is. What reads replaced words does not learn to fill masks."""
+        """The last CLS, as it is."""
         return EncoderCard(
             query_max_length=config.data.max_length,
             passage_max_length=config.data.max_length,
             tokenizer_hash=tokenizer_hash,
-            has_trained_mlm_head=not getattr(config.objective, "samples", False),
+            has_trained_mlm_head=config.objective.trains_mlm_head,
         )
 
     def describe(self, config: RunConfig) -> Iterator[str]:

@@ -20,6 +20,7 @@ from condenser_jax.feeds.base import Evaluate, Figures
 from condenser_jax.feeds.corpus import tokenizer_of
 from condenser_jax.feeds.pairs import encode_pairs
 from condenser_jax.feeds.tokens import OfTokens, Tokens, hash_texts
+from condenser_jax.glue.metrics import constant_figures
 from condenser_jax.glue.records import Examples, read_split
 from condenser_jax.glue.tasks import Task, find_task
 from condenser_jax.hf.card import EncoderCard
@@ -53,7 +54,8 @@ class GlueEvaluation:
 
 def row_length(config: RunConfig) -> int:
     """Tokens of a row."""
-    return config.data.max_length or find_task(config.objective.task).longest
+    given = config.data.max_length
+    return find_task(config.objective.task).longest if given is None else given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +96,10 @@ class GlueMaterial(OfTokens):
         """The task's figures on the whole dev set."""
         parts = []
         for split, examples in self.dev.items():
-            assert examples.labels is not None
+            assert self.train.labels is not None and examples.labels is not None
             suffix = split.removeprefix("validation") if len(self.dev) > 1 else ""
-            parts.append(Part(suffix, self.rows(examples, split), examples.labels))
+            constant = constant_figures(self.task, self.train.labels, examples.labels)
+            parts.append(Part(suffix, self.rows(examples, split), examples.labels, constant))
 
         @functools.cache  # made when first asked: a dry run places nothing on a device
         def evaluator() -> Evaluate:
@@ -122,7 +125,7 @@ class GlueFeed:
     evaluation: type = GlueEvaluation
 
     def check(self, config: RunConfig) -> None:
-        """Raises UserError for rows without room, or fewer than no texts."""
+        """Raises UserError for rows too short for a pair, or a negative limit."""
         if row_length(config) < SHORTEST:
             raise UserError(
                 f"data.max_length is {config.data.max_length}, which leaves no room between the "
@@ -173,9 +176,11 @@ class GlueFeed:
         yield f"task {task.name}: {' and '.join(task.fields)} -> {what}"
 
     def closing(self, before: Figures, after: Figures) -> Iterator[str]:
-        """The score, which is the mean of the task's figures."""
-        figure = "heldout/score"
+        """The score, which is the mean of the task's figures; and what it is worth."""
+        figure, constant = "heldout/score", "heldout/constant_score"
         yield f"score on the dev set: {before[figure]:.3f} before, {after[figure]:.3f} after"
+        if constant in after:
+            yield f"one answer for all texts has {after[constant]:.3f}"
 
 
 def read_splits(config: RunConfig) -> tuple[Examples, dict[str, Examples]]:

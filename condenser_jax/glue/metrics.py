@@ -67,6 +67,15 @@ def task_figures(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str
     return found | {"loss": _loss(task, logits.astype(np.float64), labels)}
 
 
+def constant_figures(task: Task, train_labels: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """{figure: value} of a model that always says the most frequent class of the training texts,
+    or the mean of their scores: what a task asks for nothing.
+    """
+    usual = train_labels.mean() if task.is_regression else np.bincount(train_labels).argmax()
+    predicted = np.full(len(labels), usual)
+    return {name: FIGURES[name](predicted, labels) for name in task.figures}
+
+
 def _loss(task: Task, logits: np.ndarray, labels: np.ndarray) -> float:
     if task.is_regression:
         return float(np.mean((logits[:, 0] - labels) ** 2))

@@ -30,7 +30,7 @@ from condenser_jax.retrieval.sound import (
 log = logging.getLogger("condenser_jax")
 LABEL, NUMBER, TRAIN = "label", "idx", "train"
 DEV_SHARE = 0.2  # of the modules, for the embedded task
-CUT = 4  # of the hashes that divide modules, one that leaves both packages in both parts
+CUT = 4  # seed of the hash that divides modules, such that both packages are in both parts
 
 
 class BrokenTest(UserError):

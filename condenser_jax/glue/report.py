@@ -153,14 +153,14 @@ def _heading(group: Sequence[Results]) -> str:
     shared = json.dumps(others, sort_keys=True)[1:-1].replace('"', "")
     return (
         f"Dev set, x 100: median over {protocol['seeds']} seeds +- standard deviation (n - 1), at "
-        f"the last step and after the epoch that is best on dev. {epochs}, "
-        f"{rate}. {shared}."
+        f"the last step and after the epoch that is best on dev; constant: always the most "
+        f"frequent class of the training texts, or their mean score. {epochs}, {rate}. {shared}."
     )
 
 
 def _rows(group: Sequence[Results]) -> list[list[str]]:
     """The header, a row for each figure of each task, and the mean of the tasks' scores."""
-    header = ["task", "figure"]
+    header = ["task", "figure", "constant"]
     for one in group:
         header += [f"{one.system}: last step", "best epoch", "rate"]
     tasks = list(dict.fromkeys(task for one in group for task in one.tasks))
@@ -169,11 +169,26 @@ def _rows(group: Sequence[Results]) -> list[list[str]]:
         names = dict.fromkeys(n for one in group if task in one.tasks for n in _figures(one, task))
         for figure in names:
             cells = [_cells(one.tasks.get(task), figure) for one in group]
-            rows.append([task, figure, *(cell for part in cells for cell in part)])
+            constant = _percent(_constant(group, task, figure))
+            rows.append([task, figure, constant, *(cell for part in cells for cell in part)])
     if len(tasks) > 1:
         means = [_mean(one, tasks) for one in group]
-        rows.append(["mean", SCORE, *(cell for part in means for cell in part)])
+        constants = [_constant(group, task, SCORE) for task in tasks]
+        known = [score for score in constants if score is not None]
+        constant = _percent(statistics.fmean(known) if len(known) == len(tasks) else None)
+        rows.append(["mean", SCORE, constant, *(cell for part in means for cell in part)])
     return rows
+
+
+def _constant(group: Sequence[Results], task: str, figure: str) -> float | None:
+    """What one answer for all texts has; None where old results do not tell it."""
+    cells = (one.tasks[task][0] for one in group if task in one.tasks)
+    told = (cell.last.get(f"constant_{figure}") for cell in cells)
+    return next((value for value in told if value is not None), None)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _figures(one: Results, task: str) -> list[str]:
@@ -194,14 +209,14 @@ def _mean(one: Results, tasks: Sequence[str]) -> list[str]:
         return ["-", "-", "-"]
     found = [summary(one.tasks[task], SCORE) for task in tasks]
     means = [statistics.fmean(s[name]["median"] or 0.0 for s in found) for name in ("last", "best")]
-    return [*(f"{100 * mean:.1f}" for mean in means), ""]
+    return [*map(_percent, means), ""]
 
 
 def _number(found: Mapping[str, float | None]) -> str:
     median, deviation = found["median"], found["sd"]
     assert median is not None
-    text = f"{100 * median:.1f}"
-    return text if deviation is None else f"{text} +- {100 * deviation:.1f}"
+    text = _percent(median)
+    return text if deviation is None else f"{text} +- {_percent(deviation)}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

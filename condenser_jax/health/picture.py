@@ -99,6 +99,16 @@ DISTILLATION = (
         },
     ),
 )
+_TASKS = {
+    "accuracy": "accuracy",
+    "matched": "accuracy_matched",
+    "mismatched": "accuracy_mismatched",
+    "F1": "f1",
+    "Matthews": "matthews",
+    "Pearson": "pearson",
+    "Spearman": "spearman",
+    "mean": "score",
+}
 FAMILIES = (
     Family(
         "Masked LM loss",
@@ -112,7 +122,7 @@ FAMILIES = (
         {
             "head": "heldout/head_accuracy",
             "late": "heldout/late_accuracy",
-            "student": "heldout_teacher/mlm_accuracy",
+            "student": "heldout/mlm_accuracy",
         },
         ("teacher", "heldout/teacher_accuracy"),
     ),
@@ -146,6 +156,12 @@ FAMILIES = (
         {"": "heldout/effective_rank"},
     ),
     *DISTILLATION,
+    Family(
+        "Task figures",
+        "dotted: one answer for all texts",
+        {name: f"heldout/{figure}" for name, figure in _TASKS.items()},
+        beside={name: f"heldout/constant_{figure}" for name, figure in _TASKS.items()},
+    ),
     Family(
         "Passage retrieval",
         "among a sample of the collection",

@@ -46,6 +46,11 @@ class DistillationConfig:
                 "any teacher."
             )
 
+    @property
+    def trains_mlm_head(self) -> bool:
+        """Whether the student learns to fill masks."""
+        return False
+
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
@@ -66,7 +71,7 @@ class Replacements:
         self.allowed = np.setdiff1d(rows, np.array(left_out, np.int32))
 
     def restrict(self, logits: Array) -> Array:
-        """Logits [..., V] in which what must not be drawn has no share."""
+        """Logits [..., V], very low at every token that must not be drawn."""
         if len(self.allowed) == self.size:
             return logits
         is_allowed = np.zeros(self.padded, bool)
@@ -147,7 +152,7 @@ class Pair:
 
     @property
     def stride(self) -> int:
-        """k: layer j of the student is told layer j k of the teacher."""
+        """k = N_T / N_S: layer j of the student imitates layer j k of the teacher."""
         return self.teacher.config.num_layers // self.student.config.num_layers
 
     def hidden_loss(
@@ -185,13 +190,17 @@ def build_baseline(
     def losses(params, frozen, batch, counts, dropout):
         return {"train": loss(params, frozen, batch, counts, dropout)}
 
+    def own(params, frozen, batch, counts):
+        """The losses on the method's own texts, without dropout."""
+        return loss(params, frozen, batch, counts, None).metrics
+
     def agreement(params, frozen, batch, counts):
-        """The method's loss on its own texts, the cosine on those with replacements."""
+        """The cosine on texts with replacements."""
+        del counts
         ids, mask = replace_masked(batch, batch["replaced_ids"]), text_mask(batch)
         theirs, _ = pair.read_teacher(frozen, batch, ids)
         ours, _ = pair.read_student(params, batch, ids, None)
-        metrics = loss(params, frozen, batch, counts, None).metrics
-        return {"means": metrics | pair.cosine_of(params, ours, theirs, mask)}
+        return {"means": pair.cosine_of(params, ours, theirs, mask)}
 
     return Objective(
         init=init,
@@ -200,7 +209,7 @@ def build_baseline(
         phases=(Phase("train", groups),),
         schedule=Schedule((("train",),)),
         exports=tuple(group for group in groups if group != FIT),
-        predict=predictions(pair, Replacements(teacher)) | {"agreement": agreement},
+        predict=predictions(pair, Replacements(teacher)) | {"agreement": agreement, "own": own},
     )
 
 
@@ -237,7 +246,8 @@ def mean(values: Array, weights: Array) -> Mean:
 
 
 def shares_of(terms: dict[str, Scalar], weights: Array, counts: Counts) -> dict[str, Mean]:
-    """Shares in means over the global batch as metrics that add up: parts of it sum to the whole.
+    """Terms that are divided by the counts of the global batch already, as metrics: summed over
+    micro-batches, total / count is the term of the whole batch.
 
     `weights` [B, M] are those of the masked slots of these rows.
     """
@@ -278,6 +288,14 @@ def replace_masked(batch: Batch, ids: Array) -> Array:
     there = gather_positions(tokens[..., None], positions)[..., 0]
     ids = jnp.where(batch["masked_weights"] > 0, ids, there)
     return jax.vmap(lambda row, at, new: row.at[at].set(new))(tokens, positions, ids)
+
+
+def check_weights(options: DistillationConfig, *names: str) -> None:
+    """Raises UserError for a negative weight of a loss; None stands for the usual one."""
+    for name in names:
+        weight = getattr(options, name)
+        if weight is not None and weight < 0:
+            raise UserError(f"objective.{name} is {weight}; expected 0 (off) or more.")
 
 
 def check_vocabulary(teacher: BackboneConfig, student: BackboneConfig) -> None:

@@ -28,10 +28,12 @@ from condenser_jax.objectives.distillation import (
     Pair,
     Teacher,
     build_baseline,
+    check_weights,
     mean,
     shares_of,
     text_mask,
 )
+from condenser_jax.types import Array, Mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +50,17 @@ class KdConfig(DistillationConfig):
         super().__post_init__()
         if not self.temperature > 0:
             raise UserError(f"objective.temperature is {self.temperature}; expected above 0.")
-        for name in ("kd_weight", "mlm_weight", "cosine_weight"):
-            if getattr(self, name) < 0:
-                raise UserError(f"objective.{name} is {getattr(self, name)}; expected 0 or more.")
+        check_weights(self, "kd_weight", "mlm_weight", "cosine_weight")
         if not self.kd_weight + self.mlm_weight:
             raise UserError(
                 "objective.kd_weight and objective.mlm_weight are 0: the student's MLM head would "
                 "learn nothing; set one of them above 0."
             )
+
+    @property
+    def trains_mlm_head(self) -> bool:
+        """It does: on masked text."""
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,37 +73,46 @@ class DistilBertConfig(KdConfig):
     cosine_weight: float = 1.0
 
 
+def needs_fit(options: KdConfig, student: BackboneConfig, teacher: BackboneConfig) -> bool:
+    """Whether states are compared that differ in width."""
+    return options.cosine_weight > 0 and student.hidden_size != teacher.hidden_size
+
+
 def build(
     backbone: BackboneConfig, compute: ComputeConfig, options: KdConfig, teacher: Teacher
 ) -> Objective:
     """The objectives `kd` and `distilbert` of a student `backbone`."""
     pair = Pair(teacher.config, backbone, compute)
-    needs_fit = options.cosine_weight > 0 and backbone.hidden_size != teacher.config.hidden_size
+    has_fit = needs_fit(options, backbone, teacher.config)
 
     def loss(params, frozen, batch, counts, dropout) -> Loss:
         ids, slots, weights = (
             batch[x] for x in ("input_ids", "masked_positions", "masked_weights")
         )
-        lean = None if options.cosine_weight else slots
-        theirs, _ = pair.read_teacher(frozen, batch, ids, queries=lean)
-        ours, _ = pair.read_student(params, batch, ids, dropout, queries=lean)
-        at_slots = [x if lean is not None else gather_positions(x, slots) for x in (ours, theirs)]
-        logits = pair.student.logits(params, at_slots[0])
-        wanted = pair.teacher_logits(frozen, at_slots[1])
-        divergence = kl_divergence(wanted, logits, options.temperature)
-        metrics = {"kd_loss": mean(divergence, weights)}
-        value = options.kd_weight * (divergence * weights).sum() / counts["masked"]
+        queries = None if options.cosine_weight else slots  # the cosine reads every state
+        theirs, _ = pair.read_teacher(frozen, batch, ids, queries=queries)
+        ours, _ = pair.read_student(params, batch, ids, dropout, queries=queries)
+
+        def at_slots(states: Array) -> Array:
+            return gather_positions(states, slots) if queries is None else states
+
+        logits = pair.student.logits(params, at_slots(ours))
+        value, metrics = jnp.zeros(()), dict[str, Mean]()
+        if options.kd_weight:
+            wanted = pair.teacher_logits(frozen, at_slots(theirs))
+            divergence = kl_divergence(wanted, logits, options.temperature)
+            value = options.kd_weight * (divergence * weights).sum() / counts["masked"]
+            metrics = {"kd_loss": mean(divergence, weights)}
         if options.mlm_weight:
             nll, correct = token_nll(logits, batch["masked_ids"])
             share, own = masked_lm(nll, correct, weights, counts["masked"], "mlm_")
             value, metrics = value + options.mlm_weight * share, metrics | own
         if options.cosine_weight:
-            fitted = pair.fitted(params, ours) if needs_fit else ours
+            fitted = pair.fitted(params, ours) if has_fit else ours
             distance = cosine_distance(fitted, theirs, text_mask(batch), counts["attended"])
             value = value + options.cosine_weight * distance
             metrics |= shares_of({"cosine_loss": distance}, weights, counts)
-        value = value + jnp.zeros(())
         return Loss(value, metrics | shares_of({"loss": value}, weights, counts))
 
-    groups = ("backbone", "mlm_head", *((FIT,) if needs_fit else ()))
+    groups = ("backbone", "mlm_head", *((FIT,) if has_fit else ()))
     return build_baseline(pair, groups, loss, teacher)

@@ -121,15 +121,40 @@ class LanguageModel:
         """
         del frozen
         hidden, found = self.embed(params, batch, None), []
-        how: Any = {"collect": ("attention_scores",), "method": "run_layers"}
         for layer in range(self.config.num_layers):
-            hidden, kept = self.backbone.apply(
-                {"params": params["backbone"]},
-                hidden,
-                batch["attention_mask"],
-                start=layer,
-                stop=layer + 1,
-                **how,
+            hidden, parts = self._run_layer(
+                params, hidden, batch, None, layer, ("attention_scores",)
             )
-            found.append(kept["attention_scores"][0][:, :, 0])
+            found.append(parts["attention_scores"][:, :, 0])
         return tuple(found)
+
+    def parts_of_layer(
+        self,
+        params: Params,
+        batch: Batch,
+        dropout: Dropout | None,
+        layer: int,
+        collect: tuple[str, ...],
+    ) -> dict[str, Array]:
+        """What `collect` names of one layer, from 0. Nothing is kept of those below, which a scan
+        that collects would do for all.
+        """
+        hidden = self.embed(params, batch, dropout)
+        hidden = self.run_layers(params, hidden, batch, dropout=dropout, stop=layer)
+        return self._run_layer(params, hidden, batch, dropout, layer, collect)[1]
+
+    def _run_layer(
+        self,
+        params: Params,
+        hidden: Array,
+        batch: Batch,
+        dropout: Dropout | None,
+        layer: int,
+        collect: tuple[str, ...],
+    ) -> tuple[Array, dict[str, Array]]:
+        """One layer on hidden states [B, L, D], and what `collect` names of it."""
+        options: Any = {"start": layer, "stop": layer + 1, "collect": collect, "dropout": dropout}
+        variables, mask = {"params": params["backbone"]}, batch["attention_mask"]
+        out: Any = self.backbone.apply(variables, hidden, mask, **options, method="run_layers")
+        hidden, kept = out
+        return hidden, {name: parts[0] for name, parts in kept.items()}

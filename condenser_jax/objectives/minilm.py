@@ -6,11 +6,13 @@ relates positions as a layer of the teacher does, on unmasked text.
               number of relation heads
 
 Each KL is a mean over heads and attended queries. What the student's last layer does after its
-attention is told nothing: it is left as it began, for fine-tuning to find.
+attention is told nothing, for fine-tuning to find: only weight decay moves it.
 """
 
 import dataclasses
 from collections.abc import Callable
+
+import jax.numpy as jnp
 
 from condenser_jax.errors import UserError
 from condenser_jax.losses.distillation import relation_kl, relations
@@ -18,6 +20,7 @@ from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Loss, Objective
 from condenser_jax.objectives.distillation import (
     SCORES,
+    TEACHER,
     DistillationConfig,
     Pair,
     Teacher,
@@ -46,7 +49,7 @@ class MiniLmV2Config(MiniLmConfig):
     relation_heads: int = 48  # divides the widths of teacher and student
 
 
-Scores = Callable[[dict[str, tuple[Array, ...]], int], dict[str, Array]]  # of what layer was kept
+Scores = Callable[[dict[str, Array]], dict[str, Array]]  # of the parts of a layer
 
 
 def build(
@@ -55,9 +58,9 @@ def build(
     """The objective `minilm` of a student `backbone`."""
     check_heads(teacher.config, backbone, "use minilmv2, which has relation heads of its own")
 
-    def scores(kept: dict[str, tuple[Array, ...]], layer: int) -> dict[str, Array]:
-        values = relations(kept["values"][layer], backbone.num_heads)
-        return {"attention": kept[SCORES][layer], "values": values}
+    def scores(parts: dict[str, Array]) -> dict[str, Array]:
+        values = relations(parts["values"], backbone.num_heads)
+        return {"attention": parts[SCORES], "values": values}
 
     return _build(backbone, compute, options, teacher, (SCORES, "values"), scores)
 
@@ -66,7 +69,7 @@ def build_v2(
     backbone: BackboneConfig, compute: ComputeConfig, options: MiniLmV2Config, teacher: Teacher
 ) -> Objective:
     """The objective `minilmv2` of a student `backbone`."""
-    heads, parts = options.relation_heads, ("queries", "keys", "values")
+    heads, names = options.relation_heads, ("queries", "keys", "values")
     widths = backbone.hidden_size, teacher.config.hidden_size
     if heads < 1 or any(width % heads for width in widths):
         fits = [n for n in range(1, min(widths) + 1) if not any(width % n for width in widths)]
@@ -75,10 +78,10 @@ def build_v2(
             f"student and {widths[1]} of the teacher; use one of {', '.join(map(str, fits))}."
         )
 
-    def scores(kept: dict[str, tuple[Array, ...]], layer: int) -> dict[str, Array]:
-        return {part: relations(kept[part][layer], heads) for part in parts}
+    def scores(parts: dict[str, Array]) -> dict[str, Array]:
+        return {name: relations(parts[name], heads) for name in names}
 
-    return _build(backbone, compute, options, teacher, parts, scores)
+    return _build(backbone, compute, options, teacher, names, scores)
 
 
 def _build(
@@ -99,16 +102,16 @@ def _build(
         )
 
     def loss(params, frozen, batch, counts, dropout) -> Loss:
-        ids, mask = original_ids(batch), text_mask(batch)
-        _, theirs = pair.read_teacher(frozen, batch, ids, *collect)
-        _, ours = pair.read_student(params, batch, ids, dropout, *collect)
-        wanted, given = scores(theirs, taught - 1), scores(ours, -1)
+        texts, mask = {**batch, "input_ids": original_ids(batch)}, text_mask(batch)
+        theirs = pair.teacher.parts_of_layer(frozen[TEACHER], texts, None, taught - 1, collect)
+        last = backbone.num_layers - 1
+        ours = pair.student.parts_of_layer(params, texts, dropout, last, collect)
+        wanted, given = scores(theirs), scores(ours)
         terms = {
             f"{name}_loss": relation_kl(given[name], wanted[name], mask, counts["attended"])
             for name in wanted
         }
-        value = sum(list(terms.values())[1:], next(iter(terms.values())))
-        terms["loss"] = value
+        terms["loss"] = value = sum(terms.values(), jnp.zeros(()))
         return Loss(value, shares_of(terms, batch["masked_weights"], counts))
 
     return build_baseline(pair, ("backbone",), loss, teacher)

@@ -9,8 +9,6 @@ The layer map is uniform, one fit serves all states, and padding is outside of b
 
 import dataclasses
 
-import jax.numpy as jnp
-
 from condenser_jax.errors import UserError
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.objectives.base import Loss, Objective
@@ -24,6 +22,7 @@ from condenser_jax.objectives.distillation import (
     build_baseline,
     check_heads,
     check_layers,
+    check_weights,
     original_ids,
     shares_of,
 )
@@ -39,10 +38,7 @@ class TinyBertConfig(DistillationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.attention_weight < 0:
-            raise UserError(
-                f"objective.attention_weight is {self.attention_weight}; expected 0 or more."
-            )
+        check_weights(self, "attention_weight")
         if not self.hidden_weight > 0:
             raise UserError(f"objective.hidden_weight is {self.hidden_weight}; expected above 0.")
 
@@ -61,13 +57,12 @@ def build(
         _, theirs = pair.read_teacher(frozen, batch, ids, HIDDEN, SCORES)
         _, ours = pair.read_student(params, batch, ids, dropout, HIDDEN, SCORES)
         hidden = pair.hidden_loss(params, ours[HIDDEN], theirs[HIDDEN], batch, counts)
-        terms = {"hidden_loss": hidden}
-        value = options.hidden_weight * hidden
+        terms, value = {"hidden_loss": hidden}, options.hidden_weight * hidden
         if options.attention_weight:
             attention = pair.attention_loss(ours[SCORES], theirs[SCORES], batch, counts)
             terms["attention_loss"] = attention
             value = value + options.attention_weight * attention
-        terms["loss"] = value + jnp.zeros(())
+        terms["loss"] = value
         return Loss(value, shares_of(terms, batch["masked_weights"], counts))
 
     return build_baseline(pair, ("backbone", FIT), loss, teacher)

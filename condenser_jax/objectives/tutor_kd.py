@@ -67,6 +67,14 @@ class Judged(NamedTuple):
     student_kept: dict[str, Any]
 
 
+class Told(NamedTuple):
+    """What the student is told of the words put in."""
+
+    loss: Scalar  # L_logit
+    reward: Array  # B M, the student's part of the tutor's reward
+    metrics: Metrics
+
+
 class TutorKd:
     """Teacher, student and tutor, as functions of `params` and `frozen`."""
 
@@ -117,10 +125,11 @@ class TutorKd:
             numbers = uniforms(dropout, SAMPLING_SITE, batch["masked_positions"])
         played = self.play(params, frozen, batch, numbers)
         judged = self.judge(params, frozen, batch, played.ids, dropout)
-        minimise, student_reward = self.minimise(params, batch, counts, played, judged)
+        told = self.tell(params, batch, counts, played, judged)
+        minimise = self.minimise(params, batch, counts, played, judged, told)
         if not self.options.samples:
             return {MINIMISE: minimise}
-        maximise = self.maximise(batch, counts, played, judged, student_reward)
+        maximise = self.maximise(batch, counts, played, judged, told)
         if not self.options.maximises:  # rewards are logged nevertheless
             return {MINIMISE: minimise._replace(metrics=maximise.metrics | minimise.metrics)}
         return {MAXIMISE: maximise, MINIMISE: minimise}
@@ -153,12 +162,17 @@ class TutorKd:
         )
 
     def minimise(
-        self, params: Params, batch: Batch, counts: Counts, played: Played, judged: Judged
-    ) -> tuple[Loss, Array]:
-        """The student's loss, with the tutor's KL; and the student's rewards [B, M]."""
+        self,
+        params: Params,
+        batch: Batch,
+        counts: Counts,
+        played: Played,
+        judged: Judged,
+        told: Told,
+    ) -> Loss:
+        """The student's loss, with the tutor's KL."""
         options, pair, weights = self.options, self.pair, batch["masked_weights"]
-        logit, student_reward, metrics = self.logit_loss(params, batch, counts, played, judged)
-        terms = {"logit": (options.weight_of_logit, logit)}
+        terms, metrics = {"logit": (options.weight_of_logit, told.loss)}, {**told.metrics}
         if options.hidden_weight:
             states = judged.student_kept[HIDDEN], judged.teacher_kept[HIDDEN]
             hidden = pair.hidden_loss(params, *states, batch, counts)
@@ -178,20 +192,20 @@ class TutorKd:
         value = sum((weight * term for weight, term in terms.values()), jnp.zeros(()))
         shares = {f"{name}_loss": term for name, (_, term) in terms.items() if name != "kl"}
         shares["loss"] = value
-        return Loss(value, metrics | shares_of(shares, weights, counts)), student_reward
+        return Loss(value, metrics | shares_of(shares, weights, counts))
 
-    def logit_loss(
+    def tell(
         self, params: Params, batch: Batch, counts: Counts, played: Played, judged: Judged
-    ) -> tuple[Scalar, Array, Metrics]:
-        """L_logit, the student's rewards [B, M], and metrics; without the modified logit it is the
-        KL of teacher and student on X' over the vocabulary, clipped to 1 as a reward.
+    ) -> Told:
+        """The ratios; without the modified logit, the KL of teacher and student on X' over the
+        vocabulary, clipped to 1 as a reward.
         """
         weights, slots = batch["masked_weights"], batch["masked_positions"]
         if not self.options.has_ratio:
             logits = self.pair.student.logits(params, gather_positions(judged.student, slots))
             divergence = kl_divergence(judged.teacher, logits)
             loss = (divergence * weights).sum() / counts["masked"]
-            return loss, jnp.clip(divergence, 0.0, 1.0), {}
+            return Told(loss, jnp.clip(divergence, 0.0, 1.0), {})
         ratio = self.teacher_ratio(played, batch)
         logits, at_slots = self.ratio_logits(params, judged.student, slots)
         loss = ratio_cross_entropy(
@@ -199,7 +213,7 @@ class TutorKd:
         )
         ones = (ratio >= 1.0).astype(ratio.dtype)
         metrics = {"ratio": mean(ratio, weights), "ratio_ones": mean(ones, weights)}
-        return loss, jnp.abs(ratio - jax.nn.sigmoid(at_slots)), metrics
+        return Told(loss, jnp.abs(ratio - jax.nn.sigmoid(at_slots)), metrics)
 
     def teacher_ratio(self, played: Played, batch: Batch) -> Array:
         """ratio_T [B, M] of what stands in the place of the masked tokens."""
@@ -225,21 +239,21 @@ class TutorKd:
     ) -> dict[str, Any]:
         """How student and teacher, without dropout, judge given replacements [B, M]: {"means":
         losses, rewards, cosine} and, if the student knows them, {"ratios": teacher's, student's}.
-        The losses are shares in those of all that `counts` counts; of a student that reads masked
-        text they are those on masked text.
+        Losses are divided by `counts`, so that those of all batches add up; a student that was
+        trained on masked text has none here (`own`).
         """
         replaced, weights = batch["replaced_ids"], batch["masked_weights"]
         _, teacher = self.pair.masked_logits(frozen, batch)
         played = Played(replace_masked(batch, replaced), replaced, teacher, None)
         judged = self.judge(params, frozen, batch, played.ids, None)
-        minimise, student_reward = self.minimise(params, batch, counts, played, judged)
-        maximise = self.maximise(batch, counts, played, judged, student_reward)
-        if not self.options.samples:
-            masked = self.judge(params, frozen, batch, batch["input_ids"], None)
-            minimise, _ = self.minimise(params, batch, counts, played, masked)
+        told = self.tell(params, batch, counts, played, judged)
+        means = self.maximise(batch, counts, played, judged, told).metrics
+        if self.options.samples:
+            minimise = self.minimise(params, batch, counts, played, judged, told)
+            means = minimise.metrics | means
         theirs = judged.teacher_kept[HIDDEN][-1]
-        close = self.pair.cosine_of(params, judged.student, theirs, text_mask(batch))
-        found: dict[str, Any] = {"means": minimise.metrics | maximise.metrics | close}
+        means |= self.pair.cosine_of(params, judged.student, theirs, text_mask(batch))
+        found: dict[str, Any] = {"means": means}
         if self.options.has_ratio:
             slots = batch["masked_positions"]
             logits = self.ratio_logits(params, judged.student, slots)[1]
@@ -249,20 +263,22 @@ class TutorKd:
             found["ratios"] = ratio, ours
         return found
 
+    def own(self, params: Params, frozen: Frozen, batch: Batch, counts: Counts) -> Metrics:
+        """The losses on masked text, of a student that was trained on it."""
+        played = self.play(params, frozen, batch, None)
+        judged = self.judge(params, frozen, batch, played.ids, None)
+        told = self.tell(params, batch, counts, played, judged)
+        return self.minimise(params, batch, counts, played, judged, told).metrics
+
     def maximise(
-        self,
-        batch: Batch,
-        counts: Counts,
-        played: Played,
-        judged: Judged,
-        student_reward: Array,
+        self, batch: Batch, counts: Counts, played: Played, judged: Judged, told: Told
     ) -> Loss:
         """The tutor's loss: its samples, weighted by their rewards. Only the policy gets a
         gradient.
         """
         options, weights, original = self.options, batch["masked_weights"], batch["masked_ids"]
         teacher_reward = policy.teacher_reward(judged.teacher, played.replaced, original)
-        student_reward = jax.lax.stop_gradient(student_reward)
+        student_reward = jax.lax.stop_gradient(told.reward)
         reward = options.teacher_reward * teacher_reward + options.student_reward * student_reward
         copies = (played.replaced == original).astype(reward.dtype)
         metrics = {
@@ -311,10 +327,11 @@ def objective_of(model: TutorKd) -> Objective:
         counts=count_tokens,
         losses=model.losses,
         phases=options.phases,
-        schedule=options.cycle,
+        schedule=options.turns,
         exports=("backbone", head),
         predict=predictions(model.pair, model.replacements)
-        | {"draw": model.draw, "agreement": model.agreement},
+        | {"draw": model.draw, "agreement": model.agreement}
+        | ({} if options.samples else {"own": model.own}),
         accumulates=options.reward_baseline == "none",
         apart=("tutor",),
     )

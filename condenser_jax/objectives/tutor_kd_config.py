@@ -8,7 +8,7 @@ from typing import Any
 
 from condenser_jax.errors import UserError, choose
 from condenser_jax.objectives.base import Phase, Schedule
-from condenser_jax.objectives.distillation import FIT, DistillationConfig
+from condenser_jax.objectives.distillation import FIT, DistillationConfig, check_weights
 
 MAXIMISE, MINIMISE = "maximise", "minimise"
 SAMPLINGS = ("tutor", "teacher", "uniform", "none")
@@ -56,6 +56,11 @@ class TutorKdConfig(DistillationConfig):
         return self.sampling != "none"
 
     @property
+    def trains_mlm_head(self) -> bool:
+        """Whether it fills masks: a student of replaced words never sees [MASK]."""
+        return not self.samples
+
+    @property
     def has_tutor(self) -> bool:
         """Whether there is a tutor."""
         return self.sampling == "tutor"
@@ -72,7 +77,7 @@ class TutorKdConfig(DistillationConfig):
 
     @property
     def baseline(self) -> float:
-        """Share of the mean reward of the batch that is taken off each reward."""
+        """1 if the mean reward of the batch is subtracted from each reward, else 0."""
         return float(self.reward_baseline == "batch_mean")
 
     @property
@@ -102,7 +107,7 @@ class TutorKdConfig(DistillationConfig):
         return tuple(dict.fromkeys(group for phase in self.phases for group in phase.trains))
 
     @property
-    def cycle(self) -> Schedule:
+    def turns(self) -> Schedule:
         """When which phase is active."""
         if not self.maximises:
             return Schedule(((MINIMISE,),))
@@ -112,10 +117,8 @@ class TutorKdConfig(DistillationConfig):
         return Schedule(in_turn)
 
     def _check_weights(self) -> None:
-        for name in ("policy", "kl", "logit", "hidden", "attention"):
-            weight = getattr(self, f"{name}_weight")
-            if weight is not None and weight < 0:
-                raise UserError(f"objective.{name}_weight is {weight}; expected 0 (off) or more.")
+        names = ("policy", "kl", "logit", "hidden", "attention")
+        check_weights(self, *(f"{name}_weight" for name in names))
         if not self.weight_of_logit:
             raise UserError(
                 "objective.logit_weight is 0: nothing would teach the student's head; expected "

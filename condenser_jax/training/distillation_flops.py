@@ -7,7 +7,7 @@ states, so the backward pass of the tutor's first product is one product, not tw
 
 from condenser_jax.models.config import BackboneConfig
 from condenser_jax.objectives.distillation import DistillationConfig
-from condenser_jax.objectives.kd import KdConfig
+from condenser_jax.objectives.kd import KdConfig, needs_fit
 from condenser_jax.objectives.minilm import MiniLmConfig, MiniLmV2Config
 from condenser_jax.objectives.tinybert import TinyBertConfig
 from condenser_jax.objectives.tutor_kd_config import MAXIMISE, MINIMISE, TutorKdConfig
@@ -28,15 +28,15 @@ def distillation_flops(
 ) -> float:
     """Operations of a mean step for one text of `length` tokens, `slots` of them masked."""
     if isinstance(options, TutorKdConfig):
-        cycle = options.cycle.cycle
+        cycle = options.turns.cycle
         steps = (tutor_kd_flops(student, teacher, options, length, slots, a) for a in cycle)
         return sum(steps) / len(cycle)
     if isinstance(options, KdConfig):
         rows = length if options.cosine_weight else slots
         ours = encoder_flops(student, length, rows) + vocabulary_flops(student, slots)
         theirs = encoder_flops(teacher, length, rows) + vocabulary_flops(teacher, slots)
-        is_fitted = options.cosine_weight and student.hidden_size != teacher.hidden_size
-        return FORWARD_PASSES * (ours + is_fitted * fit_flops(student, teacher, length)) + theirs
+        ours += needs_fit(options, student, teacher) * fit_flops(student, teacher, length)
+        return FORWARD_PASSES * ours + theirs
     if isinstance(options, TinyBertConfig):
         ours, theirs = (encoder_flops(config, length, length) for config in (student, teacher))
         ours += (student.num_layers + 1) * fit_flops(student, teacher, length)

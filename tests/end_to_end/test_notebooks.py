@@ -1,5 +1,6 @@
 """The notebooks run from the first cell to the last, in their smoke size. Slow: they train."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -46,6 +47,15 @@ def test_a_notebook_runs_through(path, cache, tmp_path, monkeypatch):
     for pattern, least in SHOWN[path.stem].items():
         assert len(re.findall(pattern, said)) >= least, pattern
     assert pictures == 2
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_pipe_hides_no_command_that_fails(path):
+    cells = json.loads(path.read_text())["cells"]
+    commands = [line for cell in cells for line in cell["source"] if line.lstrip().startswith("!")]
+    assert commands
+    for line in commands:
+        assert " | " not in line or line.startswith('!bash -o pipefail -c "'), line
 
 
 def with_checks(source: str) -> str:

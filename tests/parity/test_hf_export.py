@@ -4,6 +4,7 @@ Reference: torch on CPU, float32; tolerance 1e-5 for tiny random models, 1e-4 fo
 6 layers. Negative controls: mean pooling, a perturbed weight or a missing bias must differ.
 """
 
+import json
 from pathlib import Path
 
 import jax
@@ -38,6 +39,19 @@ def exported(request, tmp_path_factory):
         params, config, folder / "tokenizer", folder / "model", card, Facts("condenser")
     )
     return output, config, params
+
+
+@pytest.fixture(scope="module", params=["bert", "electra"])
+def student(request, tmp_path_factory):
+    """(directory, config, params) of a student without MLM head; a ratio head lies beside it."""
+    config = tiny_config(request.param)
+    params = random_params(config, num_head_layers=0, ratio_head=True)
+    del params["mlm_head"]
+    folder = tmp_path_factory.mktemp(request.param)
+    save_tokenizer(folder / "tokenizer", request.param)
+    card = EncoderCard(query_max_length=16, passage_max_length=16, has_trained_mlm_head=False)
+    where = folder / "tokenizer", folder / "model"
+    return export(params, config, *where, card, Facts("tutor_kd")), config, params
 
 
 def _encode(directory, texts=TEXTS):
@@ -94,6 +108,27 @@ def test_auto_model_computes_our_hidden_states(exported):
     perturbed = _at_tokens(_our_states(config, params, inputs), inputs)
     params["backbone"]["layers"]["layer_0"]["attention"]["key"]["kernel"][3, 5] -= 0.5
     assert _distance(perturbed, theirs) > 1e-4
+
+
+def test_auto_model_computes_the_hidden_states_of_a_student_without_mlm_head(student):
+    directory, config, params = student
+    inputs = _encode(directory)
+    theirs = _at_tokens(_their_states(directory, inputs), inputs)
+    assert _distance(_at_tokens(_our_states(config, params, inputs), inputs), theirs) < 1e-5
+    params["backbone"]["embeddings"]["layer_norm"]["bias"][7] += 0.5
+    perturbed = _at_tokens(_our_states(config, params, inputs), inputs)
+    params["backbone"]["embeddings"]["layer_norm"]["bias"][7] -= 0.5
+    assert _distance(perturbed, theirs) > 1e-3
+
+
+def test_a_student_without_mlm_head_is_called_no_masked_lm(student):
+    directory, config, params = student
+    named = json.loads((directory / "config.json").read_text())["architectures"]
+    assert named == [{"bert": "BertModel", "electra": "ElectraModel"}[config.model_type]]
+    assert (directory / "ratio_head.safetensors").is_file()
+    found = load_checkpoint(directory).params
+    assert found.keys() == params.keys() == {"backbone", "ratio_head"}
+    jax.tree.map(np.testing.assert_array_equal, found["ratio_head"], params["ratio_head"])
 
 
 def test_auto_model_for_masked_lm_computes_our_logits(exported):

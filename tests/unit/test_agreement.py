@@ -128,12 +128,27 @@ def test_a_baselines_loss_is_of_its_own_texts_and_its_cosine_of_those_with_repla
     def look(params):
         agreement = objective.predict["agreement"]
         batches = [{**batch, "replaced_ids": ids} for ids in (originals, originals[::-1])]
-        return [agreement(params, frozen, one, counts)["means"] for one in batches]
+        own = objective.predict["own"](params, frozen, batch, counts)
+        trained = objective.losses(params, frozen, batch, counts, None)["train"].metrics
+        return own, trained, [agreement(params, frozen, one, counts)["means"] for one in batches]
 
     params = random_params(objective)
-    as_it_is, replaced = jax.device_get(compile_quickly(look, params)(params))
-    assert as_it_is["loss"].total == pytest.approx(replaced["loss"].total)
+    own, trained, (as_it_is, replaced) = jax.device_get(compile_quickly(look, params)(params))
+    assert own["loss"].total == pytest.approx(trained["loss"].total)
+    assert as_it_is.keys() == {"cosine"}
     assert abs(as_it_is["cosine"].total - replaced["cosine"].total) > 1e-4
+
+
+def test_the_figures_of_a_methods_own_texts_stand_by_themselves():
+    objective = kd.build(STUDENT, ComputeConfig(), kd.DistilBertConfig(), TEACHER)
+    figures = evaluation(objective)(random_params(objective), frozen_teacher())
+    own = {"loss", "kd_loss", "mlm_loss", "cosine_loss", "mlm_accuracy", "teacher_accuracy"}
+    assert {name for name in figures if name.startswith("heldout/")} == {
+        f"heldout/{name}" for name in own
+    }
+    assert {"heldout_teacher/cosine", "heldout_uniform/cosine"} == figures.keys() - {
+        f"heldout/{name}" for name in own
+    }
 
 
 def drawn(figures, path, monkeypatch):
@@ -218,12 +233,17 @@ def test_a_student_without_fit_of_another_width_has_no_cosine():
 def test_the_loss_of_a_student_is_read_on_masked_text_where_that_is_what_it_reads(sampling):
     options = TutorKdConfig(sampling=sampling)
     objective = tutor_kd.build(STUDENT, ComputeConfig(), options, TEACHER)
+    reads_masked = sampling == "none"
+    assert ("own" in objective.predict) == reads_masked
     frozen, batch, dropout = frozen_teacher(), small_batch(), dropout_of()
     counts = objective.counts(batch)
 
     def figures(params, replaced):
         batch_of = {**batch, "replaced_ids": replaced}
         found = objective.predict["agreement"](params, frozen, batch_of, counts)["means"]
+        if reads_masked:
+            assert "loss" not in found
+            found |= objective.predict["own"](params, frozen, batch_of, counts)
         return {name: mean.total for name, mean in found.items()}
 
     def all_of(params):
@@ -235,7 +255,6 @@ def test_the_loss_of_a_student_is_read_on_masked_text_where_that_is_what_it_read
     a, b, trained = jax.device_get(compile_quickly(all_of, params)(params))
     moved = {name for name in a if abs(a[name] - b[name]) > 1e-4}
     assert {"reward", "copies", "cosine"} <= moved
-    reads_masked = sampling == "none"
     assert ({"loss", "logit_loss", "hidden_loss"} & moved == set()) == reads_masked
     assert (a["loss"] == pytest.approx(trained, rel=1e-5)) == reads_masked  # STUDENT drops nothing
 

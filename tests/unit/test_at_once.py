@@ -2,11 +2,12 @@
 
 import json
 import shutil
+import signal
 import textwrap
 
 import pytest
 
-from condenser_jax.errors import UserError
+from condenser_jax.errors import Preempted, RunFailed, UserError
 from condenser_jax.pipeline.steps import Pipeline, Step
 from tests.helpers import benchmark_module
 
@@ -21,8 +22,9 @@ SCRIPT = """
     with open(root / "times", "a") as file:
         file.write(json.dumps([name, "begin", time.time()]) + "\\n")
     time.sleep(0.2)
-    if name == "bad":
-        sys.exit("no room for bad")
+    if name.startswith("bad"):
+        print("error: no room for bad", flush=True)
+        sys.exit(int(name.removeprefix("bad")))
     folder = root / steps[name]
     folder.mkdir(parents=True)
     (folder / "done.json").write_text(json.dumps({"facts": {}, "seconds": 0.1, "settings": {}}))
@@ -89,8 +91,21 @@ def test_what_is_done_is_done_though_what_it_read_is_gone(do):
     assert run(steps, 1)[4:] == [("early", "begin"), ("early", "end")]
 
 
-def test_a_part_that_fails_is_told_with_its_last_line_and_ends_the_others(do):
+@pytest.mark.parametrize(("status", "error"), [(1, RunFailed), (2, UserError), (75, Preempted)])
+def test_a_part_that_fails_is_told_with_its_last_line_and_ends_the_others(do, status, error):
     pipeline, run = do
-    with pytest.raises(UserError, match=r"^bad failed: no room for bad \(all that it said: .*log"):
-        run([step("bad"), step("good"), step("never", step("bad"))], 2)
-    assert not pipeline.is_done(step("never", step("bad")))
+    bad = step(f"bad{status}")
+    told = rf"^bad{status} failed: no room for bad \(all that it said: .*log"
+    with pytest.raises(error, match=told):
+        run([bad, step("good"), step("never", bad)], 2)
+    assert not pipeline.is_done(step("never", bad))
+
+
+def test_sigterm_is_no_failure(do):
+    def stop(directory, earlier):
+        signal.raise_signal(signal.SIGTERM)
+
+    former = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="start the same command again"):
+        do[1]([step("mine", run=stop)], 1, quick={"mine"})
+    assert signal.getsignal(signal.SIGTERM) == former

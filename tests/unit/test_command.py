@@ -15,7 +15,7 @@ from condenser_jax import command, environment
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
-import errno, json, os, shutil, sys, threading, time
+import errno, json, os, shutil, signal, sys, threading, time
 from absl import flags
 from condenser_jax import command
 from condenser_jax.errors import Preempted, RunFailed, UserError
@@ -37,6 +37,7 @@ OUTCOMES = {
     "mistake": lambda: fail(UserError("batch_size 3 is odd; use 4.")),
     "failed": lambda: fail(RunFailed("the loss was not finite at step 7")),
     "preempted": lambda: fail(Preempted("saved at step 7")),
+    "terminated": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "interrupted": lambda: fail(KeyboardInterrupt()),
     "disk": lambda: fail(OSError(errno.ENOSPC, "No space left on device", "ids.bin")),
     "disk of a copy": lambda: fail(shutil.Error([("a", "b", "[Errno 28] No space left")])),
@@ -45,19 +46,25 @@ OUTCOMES = {
     "talker": fail_beside_a_talker,
     "bug": lambda: fail(RuntimeError("nobody foresaw this")),
 }
+WITHOUT_FLAGS = {"done": lambda: print("done"), "argparse": lambda: sys.exit(2)} | OUTCOMES
 OUTCOME = flags.DEFINE_string("outcome", "fine", "how main ends")
 CONFIG = command.config_flag()
-results = {}
-for name, arguments in json.loads(sys.argv[1]).items():
+
+def in_a_fork(call, arguments=()):
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         os.dup2(writer, 1), os.dup2(writer, 2), os.close(writer), os.close(reader)
         sys.argv = [sys.argv[0], *arguments]
-        command.run(lambda: OUTCOMES[OUTCOME.value]())
+        call()
     os.close(writer)
     with os.fdopen(reader) as output:
         text = output.read()
-    results[name] = (os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
+
+run = lambda: command.run(lambda: OUTCOMES[OUTCOME.value]())
+results = {name: in_a_fork(run, words) for name, words in json.loads(sys.argv[1]).items()}
+for name in sys.argv[2:]:
+    results[f"{name}, no flags"] = in_a_fork(lambda: command.finish(WITHOUT_FLAGS[name]))
 print(json.dumps(results))
 """
 
@@ -153,6 +160,15 @@ CASES = {
         "error: --config is missing; for example --config=configs/condenser.py",
     ),
 }
+WITHOUT_FLAGS = {  # outcome -> (exit status, the whole output)
+    "mistake": (2, "error: batch_size 3 is odd; use 4.\n"),
+    "failed": (1, "error: the loss was not finite at step 7\n"),
+    "preempted": (75, "saved at step 7\n"),
+    "terminated": (75, "stopped as asked; nothing is lost: start the same command again\n"),
+    "interrupted": (130, "interrupted\n"),
+    "argparse": (2, ""),
+    "done": (0, "done\n"),
+}
 LONG = {
     "talker": ["--outcome=talker"],
     "bug": ["--outcome=bug"],
@@ -173,7 +189,7 @@ def outcomes(tmp_path_factory):
         given = any(argument.split("=")[0] == "--config" for argument in arguments)
         cases[name] = arguments if given else [f"--config={directory}/good.py", *arguments]
     (directory / "tool.py").write_text(SCRIPT)
-    command = [sys.executable, str(directory / "tool.py"), json.dumps(cases)]
+    command = [sys.executable, str(directory / "tool.py"), json.dumps(cases), *WITHOUT_FLAGS, "bug"]
     environ = {**environment.tuned({}), "PATH": "", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     done = subprocess.run(command, capture_output=True, text=True, env=environ)
     assert done.returncode == 0, done.stderr
@@ -190,8 +206,33 @@ def test_an_outcome_has_its_status_and_one_line(outcomes, name):
     assert outcomes[name] == (status, text + "\n")
 
 
+@pytest.mark.parametrize("name", WITHOUT_FLAGS)
+def test_a_script_with_other_flags_has_the_same_outcomes(outcomes, name):
+    assert outcomes[f"{name}, no flags"] == WITHOUT_FLAGS[name]
+
+
 @pytest.mark.parametrize(
-    ("name", "text"), [("bug", "RuntimeError: nobody foresaw this"), ("broken config", "int('x')")]
+    ("script", "flag", "message"),
+    [
+        ("distillation", "--methods=kd,tinibert", "unknown method 'tinibert'; did you mean"),
+        ("claims", "--collection=beir:nowhere", "nowhere"),
+    ],
+)
+def test_an_experiment_tells_a_mistake_in_a_line(script, flag, message):
+    file = ROOT / "benchmarks" / f"{script}.py"
+    found = subprocess.run([sys.executable, file, flag], capture_output=True, text=True)
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
+    assert message in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bug", "RuntimeError: nobody foresaw this"),
+        ("bug, no flags", "RuntimeError: nobody foresaw this"),
+        ("broken config", "int('x')"),
+    ],
 )
 def test_what_nobody_foresaw_shows_its_stack_trace(outcomes, name, text):
     status, output = outcomes[name]

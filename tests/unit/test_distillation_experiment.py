@@ -6,16 +6,20 @@ import argparse
 import dataclasses
 import itertools
 import json
+import sys
 import types
 
 import numpy as np
 import pytest
 
+from condenser_jax import environment
 from condenser_jax.errors import UserError
 from condenser_jax.glue.report import Cell, Results
 from condenser_jax.models.config import BackboneConfig
+from condenser_jax.pipeline.steps import Step
 from tests.helpers import benchmark_module
 
+REFERENCES = ("teacher", "random start")
 TEACHER = BackboneConfig(vocab_size=8192, hidden_size=192, num_layers=2, num_heads=4)
 
 
@@ -190,6 +194,48 @@ def test_a_student_that_its_teacher_cannot_teach_is_refused_before_anything_is_t
             steps.check_student(config, steps.Given(known, True))
 
 
+@pytest.fixture
+def experiment(monkeypatch, tmp_path):
+    """(plan, values of flags) -> an experiment of one seed."""
+    monkeypatch.setenv(environment.MARKER, "")  # else this process would begin again
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    module = benchmark_module("distillation")
+
+    def of(plan, **values):
+        monkeypatch.setattr(module, "plan_of", lambda *asked: plan)
+        asked = args(workdir=tmp_path, seeds=1, part="", **values)
+        return module.Experiment(asked, {}, None)
+
+    return of
+
+
+def test_a_teacher_that_is_too_weak_is_told_with_the_flag_of_this_script(experiment):
+    def run(directory, earlier):
+        raise UserError("train it longer, or set --config.objective.least_accuracy=0 to take it.")
+
+    weak = Step("kd-seed-0", run, {"config": {"training": {"steps": 1}}})
+    plan = benchmark_module("distillation_plan").Plan("kd", {"kd": weak}, {}, None, {})
+    with pytest.raises(UserError, match="train it longer, or set --least_accuracy=0 to take it"):
+        experiment(plan).run_part("kd-seed-0")
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_scores_are_by_row_and_task_whatever_a_part_is(experiment, side_by_side):
+    def part(name, facts):
+        return Step(f"glue-{name}", lambda *_: facts, {})
+
+    by_row = {row: {"cola": f"cola of {row}", "rte": f"rte of {row}"} for row in ("kd", "joint")}
+    by_task = {task: {row: by_row[row][task] for row in by_row} for task in ("cola", "rte")}
+    parts = {name: part(name, by) for name, by in (by_task if side_by_side else by_row).items()}
+    figures = {"first": {"heldout/teacher_accuracy": 0.3}, "last": {}}
+    trained = {"kd": Step("kd", lambda *_: figures, {})}
+    probed = {name: Step(f"probe-{name}", lambda *_: {}, {}) for name in ("kd", *REFERENCES)}
+    plan = benchmark_module("distillation_plan").Plan("kd", trained, probed, None, parts)
+    whole = experiment(plan, side_by_side=side_by_side)
+    whole.run_seed(0)
+    assert whole.glue == by_row
+
+
 @pytest.mark.parametrize("split", ["mrpc", "mrpc=train", "qqp=a:b"])
 def test_a_choice_of_files_that_is_none_is_refused(split):
     steps = benchmark_module("distillation_steps")
@@ -214,6 +260,20 @@ def test_tasks_that_are_not_to_be_had_are_said_before_anything_is_trained(tmp_pa
     with pytest.raises(UserError, match="cola"):
         steps.check_tasks(given)
     steps.check_tasks(args(glue="", split=[]))
+
+
+def test_the_most_frequent_class_is_that_of_the_texts_that_are_trained_on(tmp_path, monkeypatch):
+    """Of two files of one's own: three of four pairs to measure are of the class of most others."""
+    steps = benchmark_module("distillation_steps")
+    (tmp_path / "mrpc").mkdir()
+    for split, labels in (("mine", [1, 0, 1]), ("test", [1, 0, 1, 1]), ("train", [0])):
+        lines = [{"sentence1": "a b", "sentence2": "b a", "label": label} for label in labels]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "mrpc" / f"{split}.jsonl").write_text(text)
+    monkeypatch.setattr(steps, "TASKS", {"mrpc": steps.Texts(0, 104)})
+    asked = args(glue=str(tmp_path), glue_seeds=1, glue_rates=(1e-3,), split=["mrpc=mine:test"])
+    f1 = 2 * 3 / (4 + 3)
+    assert steps.constant_scores(asked) == {"mrpc": pytest.approx((f1 + 3 / 4) / 2)}
 
 
 def test_the_first_seed_is_fine_tuned_at_all_rates_and_the_others_at_the_best(
@@ -246,6 +306,7 @@ def test_the_first_seed_is_fine_tuned_at_all_rates_and_the_others_at_the_best(
 
 
 OPTIONS = {"seeds": "2", "pooling": "cls", "glue_rates": "(0.0002, 0.001)", "teacher": ""}
+SPLIT = {"split": "['mrpc=train_full:test']"}
 
 
 @pytest.fixture
@@ -263,7 +324,8 @@ def page(arms, report):
     }
     found = {"median": 0.5, "sd": 0.1, "scores": [0.4, 0.6], "rate": 1e-3}
     tasks = dict.fromkeys(report.TASKS, found)
-    figures = report.figures_of(OPTIONS, [0.3, 0.5], rows, rewards, {"kd": tasks})
+    constant = dict(zip(report.TASKS, (0.0, 0.5, 0.75, 0.55), strict=True))
+    figures = report.figures_of(OPTIONS | SPLIT, [0.3, 0.5], rows, rewards, {"kd": tasks}, constant)
     return list(report.section_lines(figures, arms.ARMS, "Students of a size."))
 
 
@@ -283,10 +345,26 @@ def test_the_section_ranks_rewards_and_tells_of_tasks(page):
     text = "\n".join(page)
     assert text.index("| the tutor | 0.200 ± 0.000") < text.index("| uniform | 0.100 ± 0.000")
     assert "| KD | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.500 |" in text
+    assert "median ± standard deviation over 2 seed(s) at the last step, on the dev set (" in text
     assert (
-        "median ± standard deviation over 2 seed(s) at the last step, learning rate 0.0002, 0.001, "
-        "whichever is best on dev for a row and task with the first seed, on the dev set" in text
+        "MRPC trained on train_full and measured on test). Learning rate 0.0002, 0.001, whichever "
+        "is best on those same texts for a row and task with the first seed. "
+        "*Most frequent class*: of the training texts, predicted for every text." in text
     )
+
+
+def test_what_asks_for_no_encoder_stands_first_among_tasks(page):
+    first = page.index("| | cola | rte | mrpc | sst2 | mean |") + 2
+    assert page[first] == "| most frequent class | 0.000 | 0.500 | 0.750 | 0.550 | 0.450 |"
+
+
+def test_tasks_of_old_figures_have_no_most_frequent_class(arms, report):
+    found = {"median": 0.5, "sd": None, "scores": [0.5], "rate": 1e-3}
+    old = {"options": {**OPTIONS, "glue_rates": "(0.001,)"}, "teacher_accuracy": (0.3, None)}
+    old |= {"rows": {}, "differences": {}, "rewards": {}}
+    figures = report.Figures(**old, glue={"kd": dict.fromkeys(report.TASKS, found)})
+    text = "\n".join(report.section_lines(figures, arms.ARMS, ""))
+    assert "requent class" not in text and "SST-2 trained on 5000 texts). Learning rate" in text
 
 
 def test_the_picture_is_drawn_also_where_rows_and_references_lack_a_figure(arms, report, tmp_path):

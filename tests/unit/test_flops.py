@@ -38,7 +38,8 @@ def _products(jaxpr) -> int:
     for equation in jaxpr.eqns:
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
-            total += _products(inner) if hasattr(inner, "eqns") else 0
+            times = equation.params["length"] if equation.primitive.name == "scan" else 1
+            total += times * _products(inner) if hasattr(inner, "eqns") else 0
         is_product = equation.primitive.name == "dot_general"
         if is_product and all(operand.aval.ndim > 1 for operand in equation.invars):
             ((contracted, _), _) = equation.params["dimension_numbers"]
@@ -152,7 +153,21 @@ def test_a_step_of_distillation_is_counted_as_it_is_traced_but_for_what_nobody_r
     method, choices, phases
 ):
     options, active = METHODS[method].options(**choices), tuple(phases.split())
-    objective = METHODS[method].build(STUDENT, ComputeConfig(), options, TEACHER)
+    counted, traced = _counted_and_traced(method, options, active, ComputeConfig())
+    assert counted == traced
+
+
+@pytest.mark.parametrize("layer", [None, 3])
+def test_minilm_computes_nothing_above_the_layers_that_it_compares_where_layers_are_scanned(layer):
+    options = METHODS["minilm"].options(teacher_layer=layer)
+    compute = ComputeConfig(scan_layers=True)
+    counted, traced = _counted_and_traced("minilm", options, ("train",), compute)
+    assert counted == traced
+
+
+def _counted_and_traced(method, options, active, compute):
+    """Operations of a step on paper, and of its trace but for what nobody reads."""
+    objective = METHODS[method].build(STUDENT, compute, options, TEACHER)
     batch = masked_batch(STUDENT, ROWS, LENGTH, MASK_RATE)
     slots = batch["masked_ids"].shape[1]
     optimizers = {group: optax.sgd(1.0) for group in objective.groups_of(active)}
@@ -165,7 +180,7 @@ def test_a_step_of_distillation_is_counted_as_it_is_traced_but_for_what_nobody_r
     how = STUDENT, TEACHER.config, options, LENGTH, slots
     is_phased = method == "tutor_kd"
     counted = tutor_kd_flops(*how, active) if is_phased else distillation_flops(*how)
-    assert ROWS * counted == _products(read)
+    return ROWS * counted, _products(read)
 
 
 def test_a_step_of_alternating_phases_costs_their_mean():

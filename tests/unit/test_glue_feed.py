@@ -78,7 +78,10 @@ def config(folder):
 def test_a_run_measures_the_whole_dev_set_of_its_task(config):
     built = build(config())
     figures = built.run.evaluate(built.run.initial_state().params, {})
-    assert set(figures) == {"heldout/accuracy", "heldout/loss", "heldout/score"}
+    names = ("accuracy", "loss", "score", "constant_accuracy", "constant_score")
+    assert set(figures) == {f"heldout/{name}" for name in names}
+    labels = built.material.dev["validation"].labels
+    assert figures["heldout/constant_score"] == pytest.approx(np.mean(labels == 0))  # 32 to 32
     assert figures["heldout/accuracy"] * 22 == pytest.approx(
         round(figures["heldout/accuracy"] * 22)
     )
@@ -113,7 +116,10 @@ def test_the_figures_of_two_dev_sets_have_two_names_and_one_score():
 def test_both_dev_sets_of_mnli_are_opened_and_measured_apart(config):
     built = build(config(objective={"task": "mnli"}))
     figures, material = built.run.evaluate(built.run.initial_state().params, {}), built.material
-    names = ("accuracy_matched", "accuracy_mismatched", "loss_matched", "loss_mismatched", "score")
+    names = [
+        f"{name}_{part}" for name in ("accuracy", "loss") for part in ("matched", "mismatched")
+    ]
+    names += ["score", *(f"constant_{name}" for name in ("score", *names[:2]))]
     assert set(figures) == {f"heldout/{name}" for name in names}
     assert {split: len(part) for split, part in material.dev.items()} == {
         "validation_matched": 32,
@@ -151,6 +157,7 @@ def test_other_labels_are_other_data(config):
             r"rte has no dev.jsonl \(nor .gz, .zst\), but train.jsonl",
         ),
         ({"data": {"max_length": 7}}, "data.max_length is 7, which leaves no room between the"),
+        ({"data": {"max_length": 0}}, "data.max_length is 0, which leaves no room between the"),
         ({"data": {"max_length": 600}}, "data.max_length 600 is longer than the 512 positions of"),
         (
             {"data": {"train_limit": -1}},

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from condenser_jax.errors import UserError
-from condenser_jax.glue.metrics import accuracy, f1, matthews, pearson, spearman, task_figures
+from condenser_jax.glue.metrics import (
+    accuracy,
+    constant_figures,
+    f1,
+    matthews,
+    pearson,
+    spearman,
+    task_figures,
+)
 from condenser_jax.glue.tasks import NINE, TASKS, find_task
 
 # 4 true positives, 3 true negatives, 1 false positive, 2 false negatives
@@ -52,6 +60,15 @@ def test_the_loss_is_that_of_training():
     assert found["loss"] == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)
     scores = task_figures(TASKS["stsb"], np.array([[1.0], [4.0]]), np.array([2.0, 4.0]))
     assert scores["loss"] == 0.5
+
+
+def test_one_answer_for_all_texts_is_the_most_frequent_class_of_training_or_the_mean_score():
+    train, mrpc = np.array([1, 1, 0]), constant_figures(TASKS["mrpc"], np.array([1, 1, 0]), LABELS)
+    assert mrpc["accuracy"] == 0.6 and mrpc["f1"] == pytest.approx(2 * 6 / (2 * 6 + 4))
+    assert constant_figures(TASKS["mrpc"], 1 - train, LABELS) == {"f1": 0.0, "accuracy": 0.4}
+    assert constant_figures(TASKS["cola"], train, LABELS) == {"matthews": 0.0}
+    scores = constant_figures(TASKS["stsb"], np.array([1.5, 3.0]), np.arange(5.0))
+    assert scores == {"pearson": 0.0, "spearman": 0.0}
 
 
 def test_every_task_has_the_figures_of_the_paper():

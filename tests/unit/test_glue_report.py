@@ -49,11 +49,11 @@ def test_last_step_and_best_epoch_stand_side_by_side():
     assert found["last"]["sd"] == pytest.approx(np.std([0.30, 0.44, 0.40], ddof=1))
     assert summary(COLA[:1], "matthews")["last"]["sd"] is None
     text = as_text([_results()])
-    assert "cola  matthews     40.0 +- 7.2  44.0 +- 5.0  5e-05" in text
+    assert "cola  matthews         -     40.0 +- 7.2  44.0 +- 5.0  5e-05" in text
     assert "learning rate chosen on the dev set among 1e-05, 5e-05, for each task" in text
-    assert "best on dev. 2 epochs, learning rate" in text
+    assert "their mean score. 2 epochs, learning rate" in text
     short = as_text([_results(protocol=PROTOCOL | {"epochs": 1})])
-    assert "best on dev. 1 epoch, learning rate" in short
+    assert "their mean score. 1 epoch, learning rate" in short
     assert "median over 3 seeds" in text and "training.batch_size: 32" in text
 
 
@@ -66,16 +66,29 @@ def test_results_of_different_protocols_or_data_never_share_a_table():
         ["four"],
     ]
     markdown = as_markdown([_results(), other, _results("three")])
-    assert markdown.count("| task | figure |") == 2
-    assert "| task | figure | one: last step | best epoch | rate | three: last step |" in markdown
+    assert markdown.count("| task | figure | constant |") == 2
+    assert (
+        "| task | figure | constant | one: last step | best epoch | rate | three: last step |"
+        in markdown
+    )
 
 
 def test_the_mean_needs_every_task():
     rte = [Cell(5e-5, 0, [{"accuracy": 0.6, "loss": 1.0, "score": 0.6}])]
     both = _results("one", tasks={"cola": COLA, "rte": rte})
     lines = as_text([both, _results("two")]).splitlines()
-    assert lines[-1].split() == ["mean", "score", "50.0", "52.0", "-", "-", "-"]
-    assert lines[-2].split()[:5] == ["rte", "accuracy", "60.0", "60.0", "5e-05"]
+    assert lines[-1].split() == ["mean", "score", "-", "50.0", "52.0", "-", "-", "-"]
+    assert lines[-2].split()[:6] == ["rte", "accuracy", "-", "60.0", "60.0", "5e-05"]
+
+
+def test_what_one_answer_has_stands_in_a_column_where_results_tell_it():
+    rte = {"accuracy": 0.6, "constant_accuracy": 0.527, "loss": 1.0, "score": 0.6}
+    told = [Cell(5e-5, 0, [rte | {"constant_score": 0.527}])]
+    stsb = {"pearson": 0.6, "constant_pearson": 0.0, "score": 0.6, "constant_score": 0.0}
+    tasks = {"rte": told, "stsb": [Cell(5e-5, 0, [stsb])]}
+    old = _results("old", tasks={"rte": [Cell(5e-5, 0, [{"accuracy": 0.5, "score": 0.5}])]})
+    lines = as_text([old, _results("new", tasks=tasks)]).splitlines()
+    assert [line.split()[2] for line in lines[-3:]] == ["52.7", "0.0", "26.4"]
 
 
 def test_json_holds_every_run_and_comes_back():

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -18,11 +19,12 @@ from condenser_jax.hf.card import EncoderCard
 from condenser_jax.hf.export import export
 from condenser_jax.hf.load import TOKENIZER_FILES, load_checkpoint
 from condenser_jax.hf.model_card import Facts
+from condenser_jax.run import train
 from condenser_jax.tasks.models import read_weights
 from condenser_jax.teachers import find_teacher, hash_of
 from condenser_jax.training.loop import Run
 from tests.distillation import documents, saved, small_run
-from tests.helpers import QUICK
+from tests.helpers import QUICK, worst_difference
 from tests.unit.test_loop import assert_same_state, go
 
 WORDS = (
@@ -74,6 +76,20 @@ def test_the_teacher_has_the_compute_dtype_but_for_its_vectors(student):
     frozen = build(student(compute={"dtype": "bfloat16"})).run.frozen["teacher"]
     assert {str(x.dtype) for x in jax.tree.leaves(frozen) if x.ndim > 1} == {"bfloat16"}
     assert {str(x.dtype) for x in jax.tree.leaves(frozen) if x.ndim == 1} == {"float32"}
+
+
+def test_a_teacher_is_divided_over_the_mesh_in_the_compute_dtype(student):
+    run = build(student(mesh={"fsdp": 4}, compute={"dtype": "bfloat16"})).run
+    divided = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(run.placed["teacher"]):
+        name = jax.tree_util.keystr(path)
+        assert len(leaf.addressable_shards) == 8
+        if "kernel" in name or "word" in name:
+            assert leaf.dtype == "bfloat16"
+            sizes = {4 * shard.data.nbytes for shard in leaf.addressable_shards}
+            assert sizes == {leaf.nbytes}, name
+            divided += 1
+    assert divided == 1 + 2 * 6 + 1  # the words, the kernels of two layers and of the head
 
 
 def test_a_teacher_that_is_not_finite_is_refused(teacher, monkeypatch):
@@ -146,13 +162,22 @@ def test_a_run_resumed_in_mid_cycle_ends_bit_identical(built, tmp_path, monkeypa
 
 
 @pytest.fixture(scope="module")
-def exported(student, tmp_path_factory):
-    """The Hugging Face directory of a student."""
-    folder = tmp_path_factory.mktemp("students")
-    run = read_run(saved(student(), folder / "run"))
-    tokenizer = run.workdir.tokenizer
-    output = folder / "exported"
-    return run, export(run.params, run.backbone, tokenizer, output, run.card, Facts("tutor_kd"))
+def left_by(student, tmp_path_factory):
+    """(method, overrides of sections) -> a student, its Hugging Face directory."""
+
+    def leave(method, **sections):
+        folder = tmp_path_factory.mktemp(method)
+        run = read_run(saved(student(method, **sections), folder / "run"))
+        how = run.workdir.tokenizer, folder / "exported", run.card, Facts(method)
+        return run, export(run.params, run.backbone, *how)
+
+    return leave
+
+
+@pytest.fixture(scope="module")
+def exported(left_by):
+    """A student of Tutor-KD, its Hugging Face directory."""
+    return left_by("tutor_kd")
 
 
 def test_a_student_is_shown_what_it_held_out_though_its_teacher_has_gone(exported, tmp_path):
@@ -190,6 +215,24 @@ def test_a_student_goes_on_to_pre_training_with_a_fresh_mlm_head(config, exporte
     assert "weights: mlm_head random" in warm.notes
 
 
+@pytest.mark.parametrize(
+    ("method", "objective", "has_head"),
+    [("minilmv2", {"relation_heads": 4}, False), ("kd", {}, True)],
+)
+def test_a_student_of_a_baseline_goes_on_with_the_mlm_head_that_it_has(
+    config, left_by, method, objective, has_head
+):
+    run, directory = left_by(method, objective=objective)
+    warm = build(config("condenser", model={"init": str(directory)}, objective={"early_layer": 0}))
+    params = warm.run.initial_state().params
+    assert_same_encoder(params["backbone"], run.params["backbone"])
+    origin = f": from {directory / 'model.safetensors'}" if has_head else " random"
+    assert f"weights: mlm_head{origin}" in warm.notes
+    if has_head:
+        ours, theirs = (x["mlm_head"]["transform"] for x in (params, run.params))
+        assert_same_state(ours, theirs)
+
+
 def test_a_student_may_start_from_layers_of_its_teacher(student, teacher):
     config = student("distilbert", objective={"student_layers": (2,)})
     warm = build(config)
@@ -208,14 +251,28 @@ def test_a_tutor_may_start_from_the_teachers_head(student, teacher):
     word = theirs["backbone"]["embeddings"]["word"]["embedding"]
     np.testing.assert_array_equal(tutor["decoder"]["embedding"], word)
     np.testing.assert_array_equal(tutor["bias"], theirs["mlm_head"]["bias"])
+    (note,) = [note for note in warm.notes if note.startswith("weights: tutor")]
+    assert note == f"weights: tutor: the MLM head of the teacher {teacher}"
 
 
-def test_an_mlm_head_is_trained_on_a_backbone_that_stays(config, exported):
-    objective = {"frozen_backbone": True}
-    warm = build(config("mlm", model={"init": str(exported[1])}, objective=objective))
+def test_a_checkpoint_without_mlm_head_gets_one_and_teaches_with_its_backbone_as_it_was(
+    config, exported, tmp_path
+):
+    settings = config(
+        "mlm",
+        model={"init": str(exported[1])},
+        objective={"frozen_backbone": True},
+        training={"steps": 2},
+    )
+    warm = build(settings)
     assert set(warm.run.optimizers) == {"mlm_head"}
-    ours = warm.run.initial_state().params["backbone"]
-    assert_same_encoder(ours, exported[0].params["backbone"])
+    start = jax.device_get(warm.run.initial_state().params)
+    assert_same_encoder(start["backbone"], exported[0].params["backbone"])
+    train(settings, tmp_path / "run", time.time())
+    found = find_teacher(str(tmp_path / "run"))
+    assert_same_state(found.weights["backbone"], start["backbone"])
+    for name in ("transform", "layer_norm", "bias"):
+        assert worst_difference(found.weights["mlm_head"][name], start["mlm_head"][name])[0] > 0
 
 
 @pytest.mark.parametrize(
@@ -285,6 +342,12 @@ def test_a_teacher_without_tokenizer_is_told_how_to_give_one(student, config, tm
         build(student(objective={"teacher": str(where)}))
 
 
+def test_a_plain_form_that_there_is_not_is_refused(student):
+    message = "lean is False, but tutor_kd has no plain form; leave it at True .mlm, condenser, "
+    with pytest.raises(UserError, match=message):
+        build(student(compute={"lean": False}))
+
+
 def test_another_tokenizer_than_the_teachers_is_refused(student, tmp_path):
     from condenser_jax.data.tokenization import train_wordpiece
 
@@ -311,12 +374,21 @@ def test_a_student_that_starts_from_weights_of_another_tokenizer_is_refused(
         build(student(model={"init": str(start)}))
 
 
-def test_a_student_that_reads_replaced_words_has_no_masked_lm_to_boast_of(student):
-    cards = [
-        build(student(objective=choice)).card
-        for choice in ({"modified_logit": False}, {"modified_logit": False, "sampling": "none"})
-    ]
-    assert [card.has_trained_mlm_head for card in cards] == [False, True]
+@pytest.mark.parametrize(
+    ("method", "objective", "has_one"),
+    [
+        ("tutor_kd", {}, False),
+        ("tutor_kd", {"modified_logit": False}, False),  # it reads replaced words
+        ("tutor_kd", {"modified_logit": False, "sampling": "none"}, True),
+        ("kd", {}, True),
+        ("minilm", {}, False),
+        ("tinybert", {}, False),
+    ],
+)
+def test_a_card_boasts_of_a_masked_lm_where_a_student_has_learned_one(
+    student, method, objective, has_one
+):
+    assert build(student(method, objective=objective)).card.has_trained_mlm_head == has_one
 
 
 def test_a_student_goes_on_with_the_ratio_head_it_had(student, exported):
