@@ -44,7 +44,7 @@ class Weight:
         return self.value * other
 
 
-class Told:
+class TracedOptions:
     """A method's options, of which some are replaced by traced numbers."""
 
     def __init__(self, options: Any, weights: Mapping[str, Array]) -> None:
@@ -121,7 +121,7 @@ class Family(NamedTuple):
 
         def of(params: Params) -> Objective:
             weights = {name: params[NUMBERS][name] for name in self.numbers}
-            return self.build(backbone, compute, Told(options, weights), teacher)
+            return self.build(backbone, compute, TracedOptions(options, weights), teacher)
 
         def predicted(name: str) -> Callable:
             return lambda params, *rest: of(params).predict[name](params, *rest)

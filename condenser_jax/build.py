@@ -18,7 +18,7 @@ from condenser_jax.hf.load import Checkpoint, check_vocabulary
 from condenser_jax.methods import METHODS
 from condenser_jax.models.config import BackboneConfig, ComputeConfig
 from condenser_jax.models.dropout import MAX_ATTENTION_LENGTH, MAX_HEADS
-from condenser_jax.objectives.base import check_accumulation, check_steps
+from condenser_jax.objectives.base import Objective, check_accumulation, check_steps
 from condenser_jax.objectives.distillation import Teacher
 from condenser_jax.objectives.tutor_kd import tutor_from
 from condenser_jax.teachers import FoundTeacher, find_teacher, student_of
@@ -72,12 +72,7 @@ def build(
     check_batch(training.batch_size, mesh, training.accumulate)
     check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
     _check_values(config)
-    if not config.compute.lean and not method.has_plain_form:
-        known = ", ".join(name for name, other in METHODS.items() if other.has_plain_form)
-        raise UserError(
-            f"compute.lean is False, but {config.objective.name} has no plain form; leave it at "
-            f"True ({known} have one)."
-        )
+    _check_form(config)
     feed.check(config)
     check_chunk(config.compute.chunk_size, training.batch_size, mesh)
     found = find_teacher(config.objective.teacher) if method.taught else None
@@ -92,12 +87,8 @@ def build(
     compute = compute_config(config.compute, mesh)
     objective = method.build(backbone, compute, config.objective, *taught)
     loaded, notes = (
-        ({}, resumed.notes) if resumed else initial_groups(objective, checkpoint, config)
+        ({}, resumed.notes) if resumed else loaded_groups(objective, checkpoint, config, found)
     )
-    if found is not None and not resumed and (tutor := start_of_tutor(config.objective, found)):
-        loaded |= tutor
-        notes = [note for note in notes if not note.startswith("weights: tutor ")]
-        notes.append(f"weights: tutor: the MLM head of the teacher {found.where}")
     has_fresh_head = "mlm_head" in objective.exports and "mlm_head" not in loaded
     if config.model.unigram_bias and has_fresh_head and material.unigram is not None:
         objective = start_at_unigram(objective, material.unigram)
@@ -155,6 +146,21 @@ def start_of_tutor(options: Any, found: FoundTeacher) -> dict[str, Any]:
     """{"tutor": the teacher's MLM head} if the tutor starts from it."""
     from_teacher = getattr(options, "tutor_init", "random") == "teacher"
     return {"tutor": tutor_from(found.weights)} if from_teacher else {}
+
+
+def loaded_groups(
+    objective: Objective,
+    checkpoint: Checkpoint | None,
+    config: RunConfig,
+    found: FoundTeacher | None,
+) -> tuple[dict[str, Any], list[str]]:
+    """{group: parameters} that do not start at random, and where each group comes from."""
+    loaded, notes = initial_groups(objective, checkpoint, config)
+    if found is None or not (tutor := start_of_tutor(config.objective, found)):
+        return loaded, notes
+    notes = [note for note in notes if not note.startswith("weights: tutor ")]
+    notes.append(f"weights: tutor: the MLM head of the teacher {found.where}")
+    return loaded | tutor, notes
 
 
 def check_objective(
@@ -317,6 +323,16 @@ def _check_values(config: RunConfig) -> None:
         raise UserError(
             f"training.profile is {profile}; expected (first, last) step, or () for no trace."
         )
+
+
+def _check_form(config: RunConfig) -> None:
+    if config.compute.lean or METHODS[config.objective.name].has_plain_form:
+        return
+    known = ", ".join(name for name, method in METHODS.items() if method.has_plain_form)
+    raise UserError(
+        f"compute.lean is False, but {config.objective.name} has no plain form; leave it at True "
+        f"({known} have one)."
+    )
 
 
 def versions() -> dict[str, str]:
