@@ -8,7 +8,7 @@ of the installed packages. Tutor and student take turns, a step each. No network
 and 3 minutes. Expect the AUC of ratios to rise from .53 to .80 (held-out text, words put in by the
 teacher), the cosine of hidden states from 0 to .74. The published weight of the ratios is large at
 this size: with `--config.objective.logit_weight=2.5` joint steps made better students by every
-measure (docs/distillation.md; not so from a larger teacher).
+measure; from a larger teacher not on uniform words (docs/distillation-compared.md).
 
     python launch/train.py --config=configs/tutor_kd.py:joint
 
