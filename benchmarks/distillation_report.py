@@ -117,8 +117,8 @@ def section_lines(figures: Figures, arms: Mapping[str, Arm], students: str) -> I
         "head have it. *Probe AUC*: the same by a logistic regression on the frozen last state, "
         "which every encoder has. *Cosine*: of last states, through the fit where there is one. "
         "*Packages*: share of held-out paragraphs whose package a regression on the frozen encoder "
-        f"finds (pooling {figures.options['pooling']}). MiniLM and MiniLMv2 tell what follows the "
-        "last layer's attention nothing, so probes of frozen states say little of them."
+        f"finds (pooling {figures.options['pooling']}). MiniLM and MiniLMv2 do not train what "
+        "follows the last layer's attention, so probes of frozen states say little of them."
     )
     unprobed = [title_of(name, arms) for name in _unprobed(figures.rows, arms)]
     if unprobed:
