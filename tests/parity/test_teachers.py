@@ -111,6 +111,7 @@ def test_a_teacher_predicts_what_transformers_does(kinds):
     assert np.abs(others[mask > 0][:, :size] - theirs).max() > 1e-2 * largest
 
 
+@pytest.mark.slow
 def test_a_student_learns_of_it(kinds, config):
     sizes = {"hidden_size": 12, "num_layers": 1, "intermediate_size": 20}
     objective = {"teacher": str(kinds[0]), "least_accuracy": 0.0}

@@ -277,7 +277,7 @@ def cut(size, attended=1):
 @pytest.mark.parametrize(
     ("build", "options"),
     [
-        (kd.build, kd.DistilBertConfig()),
+        pytest.param(kd.build, kd.DistilBertConfig(), marks=pytest.mark.slow),
         (minilm.build_v2, minilm.MiniLmV2Config(relation_heads=4)),
     ],
 )

@@ -3,6 +3,7 @@ for it.
 """
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -29,7 +30,13 @@ from tests.distillation import (
     small_batch,
     small_run,
 )
-from tests.helpers import assert_close, benchmark_module, random_params, worst_difference
+from tests.helpers import (
+    assert_close,
+    benchmark_module,
+    compile_quickly,
+    random_params,
+    worst_difference,
+)
 from tests.unit.test_distillation_experiment import args
 
 arms = benchmark_module("distillation_arms")
@@ -92,64 +99,92 @@ def test_a_row_without_another_of_its_family_trains_by_itself():
     assert families(methods="separate,kd,joint,tinybert") == {}
 
 
-def losses_and_gradients(objective, groups, inputs):
-    params, frozen, batch = inputs
-    counts = objective.counts(batch)
+def options_of(row):
+    arm = arms.ARMS[row]
+    return METHODS[arm.method].options(**arm.options)
 
-    def total(trained):
+
+def objective_of(row):
+    return METHODS[arms.ARMS[row].method].build(STUDENT, WIDE, options_of(row), TEACHER)
+
+
+def gradient_of(objective, params):
+    """The function from parameters (and numbers) to the gradient of all that a step trains,
+    compiled.
+    """
+    frozen, batch = frozen_teacher(dtype="float64"), small_batch()
+    counts = objective.counts(batch)
+    trained = [name for name in objective.groups_of(objective.schedule.cycle[0]) if name in params]
+
+    def total(trained, params):
         losses = objective.losses({**params, **trained}, frozen, batch, counts, dropout_of())
         return sum(loss.value for loss in losses.values())
 
-    trained = {group: params[group] for group in groups}
-    return jax.jit(jax.value_and_grad(total))(trained)
+    def gradient(params):
+        return jax.grad(total)({name: params[name] for name in trained}, params)
+
+    return compile_quickly(gradient, params)
 
 
-def both(name, told_of):
-    """(what a row computes by itself, what its family computes by the numbers of `told_of`)."""
-    (family,) = (
-        family_module.FAMILIES[kind] for kind, members in MEMBERS.items() if name in members
-    )
+class AsFamily:
+    """A family in float64."""
 
-    def options_of(row):
-        arm = arms.ARMS[row]
-        return METHODS[arm.method].options(**arm.options)
+    def __init__(self, kind):
+        self.family = family_module.FAMILIES[kind]
+        lead = objective_of(self.family.lead)
+        self.params = random_params(lead, "float64")
+        options = options_of(self.family.lead)
+        objective = self.family.objective(lead, STUDENT, WIDE, options, TEACHER)
+        self._gradient = gradient_of(objective, self._told(self.family.lead))
 
-    def objective_of(row):
-        arm = arms.ARMS[row]
-        return METHODS[arm.method].build(STUDENT, WIDE, options_of(row), TEACHER)
+    def alone(self, row):
+        """The gradient that a row has by itself."""
+        return gradient_of(objective_of(row), self.params)(self.params)
 
-    alone, lead = objective_of(name), objective_of(family.lead)
-    params = random_params(lead, "float64")
-    inputs = params, frozen_teacher(dtype="float64"), small_batch()
-    groups = [group for group in alone.groups_of(alone.schedule.cycle[0]) if group in params]
-    together = family.objective(lead, STUDENT, WIDE, options_of(family.lead), TEACHER)
-    numbers = jax.tree.map(jnp.float64, family.numbers_of(options_of(told_of)))
-    told = {**params, family_module.NUMBERS: numbers}, *inputs[1:]
-    return (
-        losses_and_gradients(alone, groups, inputs),
-        losses_and_gradients(together, groups, told),
-    )
+    def by_numbers_of(self, row):
+        """The gradient that the family has by the numbers of a row."""
+        return self._gradient(self._told(row))
+
+    def _told(self, row):
+        numbers = jax.tree.map(jnp.float64, self.family.numbers_of(options_of(row)))
+        return {**self.params, family_module.NUMBERS: numbers}
 
 
-ROWS = [name for members in MEMBERS.values() for name in members]
+@functools.cache
+def as_family(kind):
+    return AsFamily(kind)
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_a_family_computes_what_each_of_its_rows_computes(name):
+QUICK = ("joint", "teacher-samples", "no-modified-logit", "kd")  # the others are slow tests
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, marks=[] if name in QUICK else pytest.mark.slow)
+        for kind, names in MEMBERS.items()
+        for name in names
+    ],
+)
+def test_a_family_computes_what_each_of_its_rows_computes(kind, name):
     with jax.enable_x64(True):
-        (_, ours), (_, theirs) = both(name, name)
+        ours, theirs = as_family(kind).alone(name), as_family(kind).by_numbers_of(name)
         for group in ours:
             assert_close(theirs[group], ours[group], 1e-9)
 
 
 @pytest.mark.parametrize(
-    ("name", "other"),
-    [("joint", "teacher-samples"), ("no-samples", "no-modified-logit"), ("kd", "distilbert")],
+    ("kind", "name", "other"),
+    [
+        ("ratios", "joint", "teacher-samples"),
+        ("distributions", "no-samples", "no-modified-logit"),
+        ("predictions", "kd", "distilbert"),
+    ],
 )
-def test_by_the_numbers_of_another_row_it_computes_another_student(name, other):
+def test_by_the_numbers_of_another_row_it_computes_another_student(kind, name, other):
     with jax.enable_x64(True):
-        (_, ours), (_, theirs) = both(name, other)
-        assert worst_difference(theirs["backbone"], ours["backbone"])[0] > 1e-3
+        ours, theirs = (as_family(kind).by_numbers_of(row)["backbone"] for row in (name, other))
+        assert worst_difference(theirs, ours)[0] > 1e-3
 
 
 @pytest.mark.parametrize("glue", ["", "data/glue"])
@@ -198,6 +233,7 @@ def at_rate(config, rate):
     return dataclasses.replace(config, optimizer=optimizer)
 
 
+@pytest.mark.slow
 def test_side_by_side_a_row_becomes_what_it_becomes_alone(taught, tmp_path):
     root, student = taught
     rows = {
@@ -257,6 +293,7 @@ def test_a_family_that_was_stopped_goes_on_and_becomes_the_same(taught, tmp_path
     assert again == whole
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_is_named(taught, tmp_path):
     _, student = taught
     rows = {"joint": student(), "wild": at_rate(student(policy_weight=0.0), 1e30)}

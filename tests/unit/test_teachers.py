@@ -134,6 +134,7 @@ def test_rows_without_a_token_are_known_of_a_teacher(built, teacher):
     assert absent == (vocabulary.size, vocabulary.size + 1)
 
 
+@pytest.mark.slow
 def test_the_size_of_an_evaluated_batch_changes_no_figure(student):
     def figures(size):
         run = build(student(evaluation={"spans": 20, "batch_size": size})).run

@@ -260,18 +260,23 @@ def test_what_is_logged_is_what_it_says():
             np.testing.assert_allclose(total / count, wanted, rtol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize("wrong", ["mask", "sign", "swapped"])
-def test_an_inverted_mask_a_swapped_sign_or_swapped_passes_are_noticed(wrong):
+@pytest.mark.parametrize(
+    ("wrong", "spoiled"),
+    [
+        ("mask", [("maximise", "tutor"), ("minimise", "tutor"), ("minimise", "backbone")]),
+        ("sign", [("maximise", "tutor")]),
+        ("swapped", [("maximise", "tutor"), ("minimise", "backbone")]),
+    ],
+)
+def test_an_inverted_mask_a_swapped_sign_or_swapped_passes_are_noticed(wrong, spoiled):
     with jax.enable_x64(True):
         found = case("published")
         inverted = 1.0 - found.batch["attention_mask"]
-        values, gradients = found.published(
-            **{"mask": {"mask": inverted}, "sign": {"sign": -1.0}, "swapped": {"swapped": True}}[
-                wrong
-            ]
-        )
-        tutor = found.gradients["maximise"]["tutor"]
-        assert worst_difference(tutor, gradients["maximise"]["tutor"])[0] > 1e-3
+        changed = {"mask": inverted, "sign": -1.0, "swapped": True}[wrong]
+        _, gradients = found.published(**{wrong: changed})
+        for phase, group in spoiled:
+            ours, theirs = found.gradients[phase][group], gradients[phase][group]
+            assert worst_difference(ours, theirs)[0] > 1e-3, f"{phase}, {group}"
 
 
 @pytest.mark.parametrize("name", OPTIONS)
