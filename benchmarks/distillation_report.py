@@ -50,14 +50,16 @@ class Figures:
 
 
 def section_of(args: argparse.Namespace) -> tuple[str, str]:
-    """Name and title of the section: an experiment of another size, or of some rows, leaves that of
-    all rows in the usual size alone.
+    """Name and title of the section: an experiment of another size, of some rows or of another
+    number of updates leaves that of all rows in the usual size alone.
     """
     name, title = SECTIONS[bool(args.teacher)]
     if args.size == "large":
         name, title = f"{name}-large", f"{title} (large)"
     if args.methods:
         name, title = f"{name}-some-rows", f"{title}: some rows"
+    if args.steps:
+        name, title = f"{name}-{args.steps}-updates", f"{title}, {args.steps:,} updates"
     return section_on((name, title), args.source)
 
 

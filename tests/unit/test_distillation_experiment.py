@@ -47,12 +47,21 @@ def args(**values):
     return types.SimpleNamespace(**usual | values)
 
 
-def test_experiments_of_another_size_teacher_text_or_choice_have_sections_of_their_own(report):
-    keys = ("size", "teacher", "source", "methods")
-    values = (("small", "large"), ("", "bert"), ("docstrings:", "text:my/x.txt"), ("", "kd"))
-    asked = [args(**dict(zip(keys, one, strict=True))) for one in itertools.product(*values)]
+def test_experiments_of_another_size_teacher_text_choice_or_length_have_sections_of_their_own(
+    report,
+):
+    choices = {
+        "size": ("small", "large"),
+        "teacher": ("", "bert"),
+        "source": ("docstrings:", "text:my/x.txt"),
+        "methods": ("", "kd"),
+        "steps": (0, 8000),
+    }
+    asked = [
+        args(**dict(zip(choices, one, strict=True))) for one in itertools.product(*choices.values())
+    ]
     names, titles = zip(*map(report.section_of, asked), strict=True)
-    assert len(set(names)) == len(set(titles)) == 16
+    assert len(set(names)) == len(set(titles)) == 32
     assert report.section_of(args(source="docstrings:jax")) == report.section_of(args())
 
 
