@@ -155,7 +155,7 @@ def as_family(kind):
     return AsFamily(kind)
 
 
-QUICK = ("joint", "teacher-samples", "no-modified-logit", "kd")  # the others are slow tests
+QUICK = ("joint", "teacher-samples")  # the others are slow tests
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_a_family_computes_what_each_of_its_rows_computes(kind, name):
     ("kind", "name", "other"),
     [
         ("ratios", "joint", "teacher-samples"),
-        ("distributions", "no-samples", "no-modified-logit"),
-        ("predictions", "kd", "distilbert"),
+        pytest.param("distributions", "no-samples", "no-modified-logit", marks=pytest.mark.slow),
+        pytest.param("predictions", "kd", "distilbert", marks=pytest.mark.slow),
     ],
 )
 def test_by_the_numbers_of_another_row_it_computes_another_student(kind, name, other):
