@@ -27,11 +27,12 @@ class Preempted(Exception):
 
 def choose(kind: str, value: str, known: Iterable[str]) -> str:
     """Returns `value` if it is one of `known`; otherwise raises a UserError that names the nearest
-    one.
+    one. An empty name, that of a default, is known and not named.
     """
-    names = sorted(known)
-    if value in names:
+    known = sorted(known)
+    if value in known:
         return value
+    names = [name for name in known if name]
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(f"unknown {kind} {value!r}; {hint}known: {', '.join(names)}")

@@ -136,7 +136,7 @@ CASES = {
     "variant": (
         ["--config={}/good.py:smoek"],
         2,
-        "error: unknown variant 'smoek'; did you mean 'smoke'? known: , smoke",
+        "error: unknown variant 'smoek'; did you mean 'smoke'? known: smoke",
     ),
     "file": (
         ["--config={}/godo.py"],

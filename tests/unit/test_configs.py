@@ -155,7 +155,7 @@ def test_a_work_directory_s_config_is_read_back_unchanged():
 
 def test_an_unknown_variant_names_the_nearest():
     with pytest.raises(
-        UserError, match=r"^unknown variant 'papr'; did you mean 'paper'\? known: , paper, smoke$"
+        UserError, match=r"^unknown variant 'papr'; did you mean 'paper'\? known: paper, smoke$"
     ):
         load(variant="papr")
 
